@@ -1,0 +1,1 @@
+"""The data plane: a master that holds the sockets, workers that move bytes."""

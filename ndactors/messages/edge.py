@@ -1,0 +1,145 @@
+"""What the daemon and the edge tell one another. The edge lives longer than the daemon, so these names are a protocol:
+fields may be added with a default; nothing is renamed. ``PROTOCOL`` counts incompatible changes."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from ..core.model import Capture, EdgeLimits
+from .base import Message, Value
+
+PROTOCOL = 1
+
+
+class Hello(Message, kw_only=True):
+    """First frame in both directions. ``epoch`` grows with every daemon start on a state folder; the edge
+    refuses (``Refused``) a daemon whose epoch is older than the newest that it has seen."""
+
+    protocol: int
+    epoch: int
+    version: str
+    pid: int
+    role: str
+
+
+class Refused(Message, kw_only=True):
+    reason: str
+
+
+class Backend(Value, kw_only=True):
+    """One container that may get requests of a service."""
+
+    id: str
+    address: str
+    port: int
+
+
+class Service(Value, kw_only=True):
+    """Everything the edge must know about one app's web process.
+
+    With no backends, requests wait up to ``hold_seconds`` for one (0: 503 at once); at most ``hold_limit`` wait.
+    """
+
+    app: str
+    process: str = "web"
+    backends: tuple[Backend, ...] = ()
+    connect_timeout: float = 2.0
+    response_timeout: float = 60.0
+    hold_seconds: float = 0.0
+    hold_limit: int = 1000
+    sticky: bool = False
+
+
+class Route(Value, kw_only=True):
+    """``host`` is exact, ``*.example.com`` (one or more labels below), or ``*``; ``path`` a prefix on segment
+    borders. The most specific host wins, then the longest path. ``service`` is a key of ``services``."""
+
+    host: str
+    path: str = "/"
+    strip_path: bool = False
+    service: str
+
+
+class RoutingSnapshot(Message, kw_only=True):
+    """The whole truth of the edge, swapped in by one assignment. ``version`` grows within an epoch."""
+
+    epoch: int
+    version: int
+    routes: tuple[Route, ...] = ()
+    services: dict[str, Service] = field(default_factory=dict)
+    trusted_proxies: tuple[str, ...] = ()
+    limits: EdgeLimits = EdgeLimits()
+    capture: Capture = Capture()
+    drain_seconds: float = 30.0
+
+
+class Stop(Message, kw_only=True):
+    """Stop gracefully: accept no more, finish what is in flight within ``deadline_seconds``, exit."""
+
+    deadline_seconds: float = 10.0
+
+
+class Histogram(Value, kw_only=True):
+    """``counts[i]`` observations at or below ``LATENCY_BUCKETS[i]`` (not cumulative); the last is the overflow."""
+
+    counts: tuple[int, ...]
+    total: float
+
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds in seconds of every request-duration histogram."""
+
+
+class ServiceTotals(Value, kw_only=True):
+    """Counters of one service, growing only. ``requests`` is keyed ``"METHOD code"`` (``"GET 200"``), ``durations``
+    by status class (``"2xx"``), ``retries`` by reason. ``in_flight`` is by backend id; with ``held`` it is a gauge."""
+
+    app: str
+    process: str
+    requests: dict[str, int] = field(default_factory=dict)
+    durations: dict[str, Histogram] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    retries: dict[str, int] = field(default_factory=dict)
+    rate_limited: int = 0
+    in_flight: dict[str, int] = field(default_factory=dict)
+    held: int = 0
+
+
+class WorkerState(Value, kw_only=True):
+    pid: int
+    index: int
+    connections: int = 0
+    started_at: float = 0.0
+    snapshot_version: int = -1
+    rss_bytes: int = 0
+
+
+class EdgeReport(Message, kw_only=True):
+    """What the master says about all of its workers, dead ones' counters included: totals since the edge began.
+
+    ``errors`` counts the edge's own answers by their ``X-NextDeploy-Error`` code; ``faults`` counts exceptions that
+    the callback guard caught; ``restarts`` counts respawned workers. Sent every second, and at once when a worker
+    applied a snapshot, came or went.
+    """
+
+    epoch: int
+    master_pid: int
+    http: tuple[str, ...] = ()
+    """Addresses really bound, as ``host:port``."""
+    workers: tuple[WorkerState, ...] = ()
+    services: dict[str, ServiceTotals] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    faults: int = 0
+    last_fault: str = ""
+    restarts: int = 0
+
+
+class WorkerReport(Message, kw_only=True):
+    """One worker to its master: its own totals since it began."""
+
+    state: WorkerState
+    services: dict[str, ServiceTotals] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    faults: int = 0
+    last_fault: str = ""

@@ -1,0 +1,211 @@
+"""What may be asked (``Get…``) and the values that answer. They are also the API's JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import field
+
+from .base import Message, Value
+from .edge import EdgeReport
+
+# -- the supervision tree --------------------------------------------------------------------------
+
+
+class LastError(Value, kw_only=True):
+    ts: float
+    type: str
+    message: str
+    traceback: str
+    during: str
+    """What it was handling: a message's name, ``__init__``, ``on_start`` or ``on_stop``."""
+
+
+class ActorNode(Value, kw_only=True):
+    """One actor. ``state``: starting, running, waiting (to be restarted), stopping, stopped, failed."""
+
+    name: str
+    cls: str
+    state: str
+    mailbox: int
+    handled: int
+    dropped: int
+    restarts: int
+    started_at: float | None = None
+    last_error: LastError | None = None
+    children: tuple[ActorNode, ...] = ()
+
+
+class GetTree(Message, kw_only=True):
+    """To any supervisor: answers its ``ActorNode`` with everything below it."""
+
+
+# -- apps and containers ---------------------------------------------------------------------------
+
+
+class ContainerView(Value, kw_only=True):
+    """``state``: pending starting running unhealthy restarting stopping stopped failed. ``uptime`` is in seconds,
+    ``restarts`` by reason (``exit``, ``oom``, ``unhealthy``, ``start_failed``); the counts are durable."""
+
+    id: str
+    name: str
+    app: str
+    process: str
+    role: str = "primary"
+    replica: int = 1
+    revision: int = 1
+    state: str = "pending"
+    health: str = "unknown"
+    """unknown, healthy, unhealthy"""
+    reason: str = ""
+    """Why it is in this state, in words: ``exited 137 (out of memory)``."""
+    routed: bool = False
+    address: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    restarts: dict[str, int] = field(default_factory=dict)
+    exit_code: int | None = None
+    started_at: float | None = None
+    uptime: float = 0.0
+    cpu: float | None = None
+    memory: int | None = None
+    net: dict[str, int] | None = None
+    log_path: str | None = None
+
+
+class ProcessView(Value, kw_only=True):
+    name: str
+    desired: int
+    running: int
+    routed: int
+    restarts: int = 0
+
+
+class AppView(Value, kw_only=True):
+    """``state``: starting healthy degraded failed stopped. ``replicas`` counts the web process."""
+
+    name: str
+    project: str
+    state: str
+    reason: str = ""
+    revision: int = 1
+    image: str | None = None
+    domains: tuple[str, ...] = ()
+    path: str = "/"
+    routes: tuple[str, ...] = ()
+    processes: tuple[ProcessView, ...] = ()
+    containers: tuple[ContainerView, ...] = ()
+    failover: str | None = None
+    sync_lag_seconds: float | None = None
+
+
+class GetApps(Message, kw_only=True):
+    """Answers ``tuple[AppView, …]``, by name."""
+
+
+class Readiness(Value, kw_only=True):
+    ready: bool
+    waiting: tuple[str, ...] = ()
+    """One line for each reason why not."""
+
+
+class GetReadiness(Message, kw_only=True):
+    """Answers ``Readiness``: every app has all its replicas routed, or has visibly failed."""
+
+
+# -- events ----------------------------------------------------------------------------------------
+
+
+class Event(Value, kw_only=True):
+    """Contract of an event record; ``ts`` is RFC 3339 in UTC. ``id`` grows."""
+
+    id: int = 0
+    ts: str
+    kind: str
+    app: str | None = None
+    process: str | None = None
+    container: str | None = None
+    reason: str = ""
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+class GetEvents(Message, kw_only=True):
+    """Newest first. ``before`` is the cursor of the page before; answers ``EventPage``."""
+
+    app: str | None = None
+    kind: str | None = None
+    since: str | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+class EventPage(Value, kw_only=True):
+    items: tuple[Event, ...] = ()
+    next: int | None = None
+
+
+# -- the daemon ------------------------------------------------------------------------------------
+
+
+class HostView(Value, kw_only=True):
+    cpu_percent: float
+    load: tuple[float, float, float]
+    memory_used: int
+    memory_total: int
+    swap_used: int
+    swap_total: int
+    disks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """mount → (used bytes, total bytes)"""
+    network_receive: int = 0
+    network_transmit: int = 0
+
+
+class GetHost(Message, kw_only=True):
+    """Answers ``HostView``."""
+
+
+class EngineView(Value, kw_only=True):
+    name: str
+    version: str = ""
+    reachable: bool = False
+    since: float | None = None
+    error: str = ""
+
+
+class GetEngine(Message, kw_only=True):
+    """Answers ``EngineView``."""
+
+
+class DaemonView(Value, kw_only=True):
+    """The daemon itself: fixed at its start."""
+
+    version: str
+    environment: str
+    project: str
+    daemon_id: str
+    epoch: int
+    pid: int
+    started_at: float
+    config_path: str
+    state_dir: str
+
+
+class GetDaemon(Message, kw_only=True):
+    """Answers ``DaemonView``."""
+
+
+class GetEdge(Message, kw_only=True):
+    """Answers the last ``EdgeReport``, or None while no edge ever answered."""
+
+
+REPLIES: dict[type[Message], Any] = {
+    GetTree: ActorNode,
+    GetApps: tuple[AppView, ...],
+    GetReadiness: Readiness,
+    GetEvents: EventPage,
+    GetHost: HostView,
+    GetEngine: EngineView,
+    GetDaemon: DaemonView,
+    GetEdge: EdgeReport | None,
+}
+"""What each query answers: how a client of the link decodes the reply."""
