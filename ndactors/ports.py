@@ -14,7 +14,7 @@ from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, Engine
 class ContainerEngine(Protocol):
     """Runs containers. It never restarts one by itself, and touches nothing without its daemon's label.
 
-    Every call may raise ``EngineUnreachable``; after that nothing is known until ``list`` answers again. A method
+    Every call may raise ``EngineUnreachable``; after that nothing is known until ``containers`` answers again. A method
     that takes a container's id raises ``ContainerNotFound`` for one that does not exist *or is not ours*.
     """
 
@@ -22,7 +22,7 @@ class ContainerEngine(Protocol):
 
     def info(self) -> EngineInfo: ...
 
-    def list(self) -> list[ContainerStatus]:
+    def containers(self) -> list[ContainerStatus]:
         """Every container with this daemon's label, in any state."""
         ...
 

@@ -19,14 +19,14 @@ class Value(Struct, frozen=True, kw_only=True):
 # -- an app ----------------------------------------------------------------------------------------
 
 
-class Rate(Value, kw_only=True):
+class Rate(Value, frozen=True, kw_only=True):
     """``count`` events in every ``seconds``."""
 
     count: int
     seconds: float = 1.0
 
 
-class Build(Value, kw_only=True):
+class Build(Value, frozen=True, kw_only=True):
     context: str = "."
     dockerfile: str | None = None
     args: dict[str, str] = field(default_factory=dict)
@@ -35,14 +35,14 @@ class Build(Value, kw_only=True):
     secrets: tuple[str, ...] = ()
 
 
-class SecretRef(Value, kw_only=True):
+class SecretRef(Value, frozen=True, kw_only=True):
     """``name`` is the variable the app sees, ``store_name`` the secret's name in the store."""
 
     name: str
     store_name: str
 
 
-class Volume(Value, kw_only=True):
+class Volume(Value, frozen=True, kw_only=True):
     """``source`` is a volume's name, or a host path (it then contains a slash); ``target`` is absolute."""
 
     source: str
@@ -54,7 +54,7 @@ class Volume(Value, kw_only=True):
         return "/" not in self.source
 
 
-class Resources(Value, kw_only=True):
+class Resources(Value, frozen=True, kw_only=True):
     """None: no limit (``pids`` always has one)."""
 
     cpus: float | None = None
@@ -62,7 +62,7 @@ class Resources(Value, kw_only=True):
     pids: int = 256
 
 
-class Scale(Value, kw_only=True):
+class Scale(Value, frozen=True, kw_only=True):
     min: int = 1
     max: int = 5
     cpu: float | None = None
@@ -74,7 +74,7 @@ class Scale(Value, kw_only=True):
     idle_to_zero: float = 0.0
 
 
-class Healthcheck(Value, kw_only=True):
+class Healthcheck(Value, frozen=True, kw_only=True):
     """Exactly one kind: HTTP on ``path`` (the default), ``tcp``, ``command``, or ``none`` (running is healthy).
 
     ``status`` is the inclusive range of healthy HTTP statuses. Without a ``healthcheck:`` key any HTTP answer
@@ -93,7 +93,7 @@ class Healthcheck(Value, kw_only=True):
     start_period: float = 60.0
 
 
-class Restart(Value, kw_only=True):
+class Restart(Value, frozen=True, kw_only=True):
     policy: Literal["always", "unless-stopped", "on-failure", "no"] = "always"
     max_restarts: int = 10
     within: float = 600.0
@@ -101,14 +101,14 @@ class Restart(Value, kw_only=True):
     backoff_max: float = 60.0
 
 
-class Canary(Value, kw_only=True):
+class Canary(Value, frozen=True, kw_only=True):
     steps: tuple[int, ...] = (5, 25, 100)
     hold: float = 30.0
     max_error_rate: float = 1.0
     max_p95_ratio: float = 1.5
 
 
-class Deploy(Value, kw_only=True):
+class Deploy(Value, frozen=True, kw_only=True):
     strategy: Literal["rolling", "canary", "recreate"] = "rolling"
     timeout: float = 120.0
     drain: float = 30.0
@@ -117,25 +117,25 @@ class Deploy(Value, kw_only=True):
     canary: Canary = Canary()
 
 
-class Mirror(Value, kw_only=True):
+class Mirror(Value, frozen=True, kw_only=True):
     cooldown: float = 30.0
     sync: tuple[str, ...] = ()
     every: float = 2.0
     max_lag: float = 10.0
 
 
-class RateLimit(Value, kw_only=True):
+class RateLimit(Value, frozen=True, kw_only=True):
     per_ip: Rate | None = None
     per_app: Rate | None = None
     burst: int = 100
 
 
-class Timeouts(Value, kw_only=True):
+class Timeouts(Value, frozen=True, kw_only=True):
     connect: float = 2.0
     response: float = 60.0
 
 
-class Http(Value, kw_only=True):
+class Http(Value, frozen=True, kw_only=True):
     redirects: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     basic_auth: dict[str, str] = field(default_factory=dict)
@@ -143,12 +143,12 @@ class Http(Value, kw_only=True):
     error_pages: str | None = None
 
 
-class AppBackup(Value, kw_only=True):
+class AppBackup(Value, frozen=True, kw_only=True):
     command: tuple[str, ...]
     schedule: str = "@daily"
 
 
-class Process(Value, kw_only=True):
+class Process(Value, frozen=True, kw_only=True):
     """One process type of an app, with everything it inherits from the app already filled in.
 
     ``command`` is a string as written (the engine decides how to split it), an argv, or None for the image's own.
@@ -179,7 +179,7 @@ class Process(Value, kw_only=True):
     timeout: float | None = None
 
 
-class App(Value, kw_only=True):
+class App(Value, frozen=True, kw_only=True):
     """``processes`` always holds at least one; the one called ``web`` is what the edge routes to."""
 
     name: str
@@ -206,7 +206,7 @@ class App(Value, kw_only=True):
 # -- the server ------------------------------------------------------------------------------------
 
 
-class EdgeLimits(Value, kw_only=True):
+class EdgeLimits(Value, frozen=True, kw_only=True):
     header_bytes: int = 32 * 1024
     header_timeout: float = 10.0
     idle_timeout: float = 75.0
@@ -216,7 +216,7 @@ class EdgeLimits(Value, kw_only=True):
     """All workers together."""
 
 
-class Capture(Value, kw_only=True):
+class Capture(Value, frozen=True, kw_only=True):
     headers: bool = True
     body_bytes: int = 0
     redact: tuple[str, ...] = ("authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key")
@@ -224,7 +224,7 @@ class Capture(Value, kw_only=True):
     client_ip: Literal["full", "truncated", "none"] = "full"
 
 
-class Edge(Value, kw_only=True):
+class Edge(Value, frozen=True, kw_only=True):
     """``http`` and ``https`` are ``host:port`` or ``:port`` (both families); an empty string is off."""
 
     http: str = ":80"
@@ -236,13 +236,13 @@ class Edge(Value, kw_only=True):
     capture: Capture = Capture()
 
 
-class User(Value, kw_only=True):
+class User(Value, frozen=True, kw_only=True):
     name: str
     password_hash: str
     role: Literal["viewer", "operator", "admin"] = "viewer"
 
 
-class Admin(Value, kw_only=True):
+class Admin(Value, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:8090"
     domain: str | None = None
     metrics_auth: bool | None = None
@@ -251,28 +251,28 @@ class Admin(Value, kw_only=True):
     allowed_origins: tuple[str, ...] = ()
 
 
-class Registry(Value, kw_only=True):
+class Registry(Value, frozen=True, kw_only=True):
     username: str
     password: str
 
 
-class Allow(Value, kw_only=True):
+class Allow(Value, frozen=True, kw_only=True):
     host_paths: tuple[str, ...] = ()
     host_commands: bool = False
     capabilities: tuple[str, ...] = ()
 
 
-class Rotate(Value, kw_only=True):
+class Rotate(Value, frozen=True, kw_only=True):
     size: int = 50 * 1024 * 1024
     files: int = 3
 
 
-class Retain(Value, kw_only=True):
+class Retain(Value, frozen=True, kw_only=True):
     days: float = 7
     bytes: int = 1024**3
 
 
-class Bucket(Value, kw_only=True):
+class Bucket(Value, frozen=True, kw_only=True):
     """A place in S3-compatible storage."""
 
     endpoint: str | None = None
@@ -283,31 +283,31 @@ class Bucket(Value, kw_only=True):
     secret_key: str | None = None
 
 
-class Logs(Value, kw_only=True):
+class Logs(Value, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     rotate: Rotate = Rotate()
     retain: Retain = Retain()
     archive: Bucket | None = None
 
 
-class Requests(Value, kw_only=True):
+class Requests(Value, frozen=True, kw_only=True):
     retain: Retain = Retain()
     export: str | None = None
 
 
-class Thresholds(Value, kw_only=True):
+class Thresholds(Value, frozen=True, kw_only=True):
     cpu: float = 90
     memory: float = 90
     disk: float = 90
     swap: float = 50
 
 
-class Anomaly(Value, kw_only=True):
+class Anomaly(Value, frozen=True, kw_only=True):
     sigma: float = 4
     window: float = 86_400.0
 
 
-class Email(Value, kw_only=True):
+class Email(Value, frozen=True, kw_only=True):
     to: tuple[str, ...]
     sender: str
     smtp: str
@@ -316,7 +316,7 @@ class Email(Value, kw_only=True):
     starttls: bool = True
 
 
-class Alert(Value, kw_only=True):
+class Alert(Value, frozen=True, kw_only=True):
     webhook: tuple[str, ...] = ()
     slack_webhook: str | None = None
     email: Email | None = None
@@ -335,26 +335,26 @@ class Alert(Value, kw_only=True):
     )
 
 
-class Monitoring(Value, kw_only=True):
+class Monitoring(Value, frozen=True, kw_only=True):
     interval: float = 5.0
     thresholds: Thresholds = Thresholds()
     anomaly: Anomaly = Anomaly()
     alert: Alert = Alert()
 
 
-class Prices(Value, kw_only=True):
+class Prices(Value, frozen=True, kw_only=True):
     ram_gib_hour: float = 0
     cpu_hour: float = 0
     egress_gib: float = 0
     million_requests: float = 0
 
 
-class Usage(Value, kw_only=True):
+class Usage(Value, frozen=True, kw_only=True):
     prices: Prices = Prices()
     caps: dict[str, float] = field(default_factory=dict)
 
 
-class Ssl(Value, kw_only=True):
+class Ssl(Value, frozen=True, kw_only=True):
     enabled: bool | None = None
     """None (auto): on for public domains."""
     provider: Literal["letsencrypt", "custom"] = "letsencrypt"
@@ -366,7 +366,7 @@ class Ssl(Value, kw_only=True):
     dns: dict[str, Any] | None = None
 
 
-class Database(Value, kw_only=True):
+class Database(Value, frozen=True, kw_only=True):
     type: Literal["postgres", "mysql"] = "postgres"
     host: str = "localhost"
     port: int | None = None
@@ -376,27 +376,27 @@ class Database(Value, kw_only=True):
     migrate_on_deploy: bool = False
 
 
-class BackupStorage(Value, kw_only=True):
+class BackupStorage(Value, frozen=True, kw_only=True):
     provider: Literal["s3", "local"] = "local"
     path: str | None = None
     s3: Bucket | None = None
 
 
-class Backup(Value, kw_only=True):
+class Backup(Value, frozen=True, kw_only=True):
     enabled: bool = False
     frequency: str = "daily"
     retention_days: int = 7
     storage: BackupStorage | None = None
 
 
-class Webhook(Value, kw_only=True):
+class Webhook(Value, frozen=True, kw_only=True):
     """Each entry is a URL or an argv; never a shell string."""
 
     on_success: tuple[str | tuple[str, ...], ...] = ()
     on_failure: tuple[str | tuple[str, ...], ...] = ()
 
 
-class Settings(Value, kw_only=True):
+class Settings(Value, frozen=True, kw_only=True):
     """A whole file, effective for one environment."""
 
     version: str = "1.0"

@@ -11,7 +11,7 @@ from .base import Message, Value
 PROTOCOL = 1
 
 
-class Hello(Message, kw_only=True):
+class Hello(Message, frozen=True, kw_only=True):
     """First frame in both directions. ``epoch`` grows with every daemon start on a state folder; the edge
     refuses (``Refused``) a daemon whose epoch is older than the newest that it has seen."""
 
@@ -22,11 +22,11 @@ class Hello(Message, kw_only=True):
     role: str
 
 
-class Refused(Message, kw_only=True):
+class Refused(Message, frozen=True, kw_only=True):
     reason: str
 
 
-class Backend(Value, kw_only=True):
+class Backend(Value, frozen=True, kw_only=True):
     """One container that may get requests of a service."""
 
     id: str
@@ -34,7 +34,7 @@ class Backend(Value, kw_only=True):
     port: int
 
 
-class Service(Value, kw_only=True):
+class Service(Value, frozen=True, kw_only=True):
     """Everything the edge must know about one app's web process.
 
     With no backends, requests wait up to ``hold_seconds`` for one (0: 503 at once); at most ``hold_limit`` wait.
@@ -50,7 +50,7 @@ class Service(Value, kw_only=True):
     sticky: bool = False
 
 
-class Route(Value, kw_only=True):
+class Route(Value, frozen=True, kw_only=True):
     """``host`` is exact, ``*.example.com`` (one or more labels below), or ``*``; ``path`` a prefix on segment
     borders. The most specific host wins, then the longest path. ``service`` is a key of ``services``."""
 
@@ -60,7 +60,7 @@ class Route(Value, kw_only=True):
     service: str
 
 
-class RoutingSnapshot(Message, kw_only=True):
+class RoutingSnapshot(Message, frozen=True, kw_only=True):
     """The whole truth of the edge, swapped in by one assignment. ``version`` grows within an epoch."""
 
     epoch: int
@@ -73,13 +73,13 @@ class RoutingSnapshot(Message, kw_only=True):
     drain_seconds: float = 30.0
 
 
-class Stop(Message, kw_only=True):
+class Stop(Message, frozen=True, kw_only=True):
     """Stop gracefully: accept no more, finish what is in flight within ``deadline_seconds``, exit."""
 
     deadline_seconds: float = 10.0
 
 
-class Histogram(Value, kw_only=True):
+class Histogram(Value, frozen=True, kw_only=True):
     """``counts[i]`` observations at or below ``LATENCY_BUCKETS[i]`` (not cumulative); the last is the overflow."""
 
     counts: tuple[int, ...]
@@ -90,7 +90,7 @@ LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 """Upper bounds in seconds of every request-duration histogram."""
 
 
-class ServiceTotals(Value, kw_only=True):
+class ServiceTotals(Value, frozen=True, kw_only=True):
     """Counters of one service, growing only. ``requests`` is keyed ``"METHOD code"`` (``"GET 200"``), ``durations``
     by status class (``"2xx"``), ``retries`` by reason. ``in_flight`` is by backend id; with ``held`` it is a gauge."""
 
@@ -106,7 +106,7 @@ class ServiceTotals(Value, kw_only=True):
     held: int = 0
 
 
-class WorkerState(Value, kw_only=True):
+class WorkerState(Value, frozen=True, kw_only=True):
     pid: int
     index: int
     connections: int = 0
@@ -115,7 +115,7 @@ class WorkerState(Value, kw_only=True):
     rss_bytes: int = 0
 
 
-class EdgeReport(Message, kw_only=True):
+class EdgeReport(Message, frozen=True, kw_only=True):
     """What the master says about all of its workers, dead ones' counters included: totals since the edge began.
 
     ``errors`` counts the edge's own answers by their ``X-NextDeploy-Error`` code; ``faults`` counts exceptions that
@@ -135,7 +135,7 @@ class EdgeReport(Message, kw_only=True):
     restarts: int = 0
 
 
-class WorkerReport(Message, kw_only=True):
+class WorkerReport(Message, frozen=True, kw_only=True):
     """One worker to its master: its own totals since it began."""
 
     state: WorkerState

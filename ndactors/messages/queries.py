@@ -12,7 +12,7 @@ from .edge import EdgeReport
 # -- the supervision tree --------------------------------------------------------------------------
 
 
-class LastError(Value, kw_only=True):
+class LastError(Value, frozen=True, kw_only=True):
     ts: float
     type: str
     message: str
@@ -21,7 +21,7 @@ class LastError(Value, kw_only=True):
     """What it was handling: a message's name, ``__init__``, ``on_start`` or ``on_stop``."""
 
 
-class ActorNode(Value, kw_only=True):
+class ActorNode(Value, frozen=True, kw_only=True):
     """One actor. ``state``: starting, running, waiting (to be restarted), stopping, stopped, failed."""
 
     name: str
@@ -36,14 +36,14 @@ class ActorNode(Value, kw_only=True):
     children: tuple[ActorNode, ...] = ()
 
 
-class GetTree(Message, kw_only=True):
+class GetTree(Message, frozen=True, kw_only=True):
     """To any supervisor: answers its ``ActorNode`` with everything below it."""
 
 
 # -- apps and containers ---------------------------------------------------------------------------
 
 
-class ContainerView(Value, kw_only=True):
+class ContainerView(Value, frozen=True, kw_only=True):
     """``state``: pending starting running unhealthy restarting stopping stopped failed. ``uptime`` is in seconds,
     ``restarts`` by reason (``exit``, ``oom``, ``unhealthy``, ``start_failed``); the counts are durable."""
 
@@ -73,7 +73,7 @@ class ContainerView(Value, kw_only=True):
     log_path: str | None = None
 
 
-class ProcessView(Value, kw_only=True):
+class ProcessView(Value, frozen=True, kw_only=True):
     name: str
     desired: int
     running: int
@@ -81,7 +81,7 @@ class ProcessView(Value, kw_only=True):
     restarts: int = 0
 
 
-class AppView(Value, kw_only=True):
+class AppView(Value, frozen=True, kw_only=True):
     """``state``: starting healthy degraded failed stopped. ``replicas`` counts the web process."""
 
     name: str
@@ -99,24 +99,24 @@ class AppView(Value, kw_only=True):
     sync_lag_seconds: float | None = None
 
 
-class GetApps(Message, kw_only=True):
+class GetApps(Message, frozen=True, kw_only=True):
     """Answers ``tuple[AppView, …]``, by name."""
 
 
-class Readiness(Value, kw_only=True):
+class Readiness(Value, frozen=True, kw_only=True):
     ready: bool
     waiting: tuple[str, ...] = ()
     """One line for each reason why not."""
 
 
-class GetReadiness(Message, kw_only=True):
+class GetReadiness(Message, frozen=True, kw_only=True):
     """Answers ``Readiness``: every app has all its replicas routed, or has visibly failed."""
 
 
 # -- events ----------------------------------------------------------------------------------------
 
 
-class Event(Value, kw_only=True):
+class Event(Value, frozen=True, kw_only=True):
     """Contract of an event record; ``ts`` is RFC 3339 in UTC. ``id`` grows."""
 
     id: int = 0
@@ -129,7 +129,7 @@ class Event(Value, kw_only=True):
     detail: dict[str, object] = field(default_factory=dict)
 
 
-class GetEvents(Message, kw_only=True):
+class GetEvents(Message, frozen=True, kw_only=True):
     """Newest first. ``before`` is the cursor of the page before; answers ``EventPage``."""
 
     app: str | None = None
@@ -139,7 +139,7 @@ class GetEvents(Message, kw_only=True):
     limit: int = 100
 
 
-class EventPage(Value, kw_only=True):
+class EventPage(Value, frozen=True, kw_only=True):
     items: tuple[Event, ...] = ()
     next: int | None = None
 
@@ -147,7 +147,7 @@ class EventPage(Value, kw_only=True):
 # -- the daemon ------------------------------------------------------------------------------------
 
 
-class HostView(Value, kw_only=True):
+class HostView(Value, frozen=True, kw_only=True):
     cpu_percent: float
     load: tuple[float, float, float]
     memory_used: int
@@ -160,11 +160,11 @@ class HostView(Value, kw_only=True):
     network_transmit: int = 0
 
 
-class GetHost(Message, kw_only=True):
+class GetHost(Message, frozen=True, kw_only=True):
     """Answers ``HostView``."""
 
 
-class EngineView(Value, kw_only=True):
+class EngineView(Value, frozen=True, kw_only=True):
     name: str
     version: str = ""
     reachable: bool = False
@@ -172,11 +172,11 @@ class EngineView(Value, kw_only=True):
     error: str = ""
 
 
-class GetEngine(Message, kw_only=True):
+class GetEngine(Message, frozen=True, kw_only=True):
     """Answers ``EngineView``."""
 
 
-class DaemonView(Value, kw_only=True):
+class DaemonView(Value, frozen=True, kw_only=True):
     """The daemon itself: fixed at its start."""
 
     version: str
@@ -190,11 +190,11 @@ class DaemonView(Value, kw_only=True):
     state_dir: str
 
 
-class GetDaemon(Message, kw_only=True):
+class GetDaemon(Message, frozen=True, kw_only=True):
     """Answers ``DaemonView``."""
 
 
-class GetEdge(Message, kw_only=True):
+class GetEdge(Message, frozen=True, kw_only=True):
     """Answers the last ``EdgeReport``, or None while no edge ever answered."""
 
 
