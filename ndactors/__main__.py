@@ -1,4 +1,5 @@
-"""The command line and the tree. ``--role`` makes the same program one of our other processes."""
+"""The command line and THE TREE. ``--role`` makes the same program one of our other processes, which load nothing
+of what follows."""
 
 from __future__ import annotations
 
@@ -8,26 +9,23 @@ ROLES = {"edge": "ndactors.edge.master", "edge-worker": "ndactors.edge.worker"}
 
 
 def role_of(argv: list[str]) -> str | None:
-    """The value of ``--role=X`` or ``--role X``, before anything is parsed: a role must not load what the daemon needs."""
-    for index, argument in enumerate(argv):
-        if argument.startswith("--role="):
-            return argument.partition("=")[2]
-        if argument == "--role":
-            return argv[index + 1] if index + 1 < len(argv) else ""
-    return None
+    """The value of ``--role=X``, before anything is loaded that a role does not need."""
+    return next((argument.partition("=")[2] for argument in argv if argument.startswith("--role=")), None)
 
 
 def main() -> int:
-    role = role_of(sys.argv[1:])
-    if role is not None:
-        from importlib import import_module
+    argv = sys.argv[1:]
+    role = role_of(argv)
+    if role is None:
+        from gevent import monkey
 
-        if role not in ROLES:
-            print(f"nextdeployd: there is no role {role!r}", file=sys.stderr)  # noqa: T201
-            return 2
-        return int(import_module(ROLES[role]).main(sys.argv[1:]))
-    return 2
+        monkey.patch_all()
+        from ndactors.cli.daemon import run
 
+        return run(argv, tree)
+    if role not in ROLES:
+        sys.stderr.write(f"nextdeployd: there is no role {role!r}\n")
+        return 2
+    from importlib import import_module
 
-if __name__ == "__main__":
-    sys.exit(main())
+    return int(import_module(ROLES[role]).main(argv))

@@ -5,10 +5,14 @@ Every method may block its caller (a greenlet) and raises only errors of ``ndact
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
+from .core.model import Healthcheck
+from .messages.queries import Event, EventPage, GetEvents
+
+T = TypeVar("T")
 
 
 class ContainerEngine(Protocol):
@@ -66,3 +70,47 @@ class ContainerEngine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class StateStore(Protocol):
+    """Small named records that survive everything. ``name`` is a relative path such as ``apps/shop``."""
+
+    def load(self, name: str, kind: type[T]) -> T | None:
+        """The last one saved; if that is damaged the last good one before it. None if there never was one."""
+        ...
+
+    def save(self, name: str, value: object) -> None:
+        """Durable when it returns."""
+        ...
+
+    def delete(self, name: str) -> None: ...
+
+    def names(self, folder: str) -> list[str]: ...
+
+
+class EventStore(Protocol):
+    """Events, newest first, numbered."""
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Durable when it returns; ids are given here."""
+        ...
+
+    def page(self, query: GetEvents) -> EventPage: ...
+
+    def close(self) -> None: ...
+
+
+class Prober(Protocol):
+    """Asks a container whether it is well. Returns None if so, else why not, in words; never raises."""
+
+    def http(self, target: tuple[str, int], check: Healthcheck, host: str) -> str | None: ...
+
+    def tcp(self, target: tuple[str, int], check: Healthcheck) -> str | None: ...
+
+
+class Lag(Protocol):
+    """How late our own event loop is."""
+
+    def total(self) -> float:
+        """Seconds of lateness added up since the start: two readings tell how much fell between them."""
+        ...

@@ -79,6 +79,8 @@ class ProcessView(Value, frozen=True, kw_only=True):
     running: int
     routed: int
     restarts: int = 0
+    restarts_by_reason: dict[str, int] = field(default_factory=dict)
+    """Durable, and never falling: containers that are gone count on."""
 
 
 class AppView(Value, frozen=True, kw_only=True):

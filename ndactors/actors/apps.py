@@ -1,0 +1,108 @@
+"""AppsActor: which apps there are. It starts and ends their actors as the configuration changes and answers for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from ..core.model import App, Settings
+from ..messages.containers import AppChanged, AppGone, ApplyApp, ApplySettings, OrphansFound, TellService
+from ..messages.queries import AppView, GetApps, GetReadiness, Readiness
+from ..messages.views import readiness
+from ..ports import StateStore
+from ..runtime.actor import Actor
+from ..runtime.ref import Ref
+from ..runtime.supervisor import Child, StartChild, StopChild
+
+Place = tuple[str, str]
+"""An app's name and its engine's: an app that moves to another engine is for a while in two places."""
+
+
+class AppsActor(Actor):
+    """``groups`` is the supervisor below which every app has a group of its own; ``engine_of`` says where an app
+    belongs; ``new_app`` makes the ref of an AppActor and the Child of its group."""
+
+    def __init__(
+        self,
+        current: Callable[[], Settings],
+        groups: Ref,
+        state: StateStore,
+        engine_of: Callable[[App], str],
+        new_app: Callable[[str, str, Ref], tuple[Ref, Child]],
+    ) -> None:
+        self._settings = current()
+        self._groups = groups
+        self._state = state
+        self._engine_of = engine_of
+        self._new_app = new_app
+        self._apps: dict[Place, tuple[Ref, Child]] = {}
+        self._views: dict[str, AppView] = {}
+
+    def on_start(self) -> None:
+        remembered = [name.removeprefix("apps/").partition("@") for name in self._state.names("apps")]
+        for place in sorted({*self._wanted(), *((name, engine) for name, _, engine in remembered if engine)}):
+            self._start(place)
+
+    def receive(self, message: object) -> object:
+        match message:
+            case AppChanged(view=view, engine=engine):
+                if (view.name, engine) in self._wanted() or view.name not in self._settings.apps:
+                    self._views[view.name] = view
+            case AppGone(app=app, engine=engine):
+                self._gone((app, engine))
+            case ApplySettings(settings=settings):
+                self._apply(settings)
+            case OrphansFound(engine=engine, apps=apps):
+                for name in apps:
+                    if (name, engine) not in self._apps:
+                        self._start((name, engine))
+            case TellService():
+                for ref, _ in self._apps.values():
+                    ref.tell(message)
+            case GetApps():
+                return tuple(view for _, view in sorted(self._views.items()))
+            case GetReadiness():
+                return self._readiness()
+            case _:
+                return super().receive(message)
+        return None
+
+    def _wanted(self) -> set[Place]:
+        return {(app.name, self._engine_of(app)) for app in self._settings.apps.values()}
+
+    def _readiness(self) -> Readiness:
+        ready = readiness([view for name, view in self._views.items() if name in self._settings.apps])
+        unknown = sorted(self._settings.apps.keys() - self._views.keys())
+        if not unknown:
+            return ready
+        return replace(ready, ready=False, waiting=(*ready.waiting, *(f"{name} is starting" for name in unknown)))
+
+    def _start(self, place: Place) -> None:
+        self._apps[place] = self._new_app(*place, self.ref)
+        self._groups.tell(StartChild(child=self._apps[place][1]))
+
+    def _apply(self, settings: Settings) -> None:
+        before, self._settings = self._settings, settings
+        wanted = self._wanted()
+        if before.logs.rotate != settings.logs.rotate:
+            # it is part of every container: their actors are made anew with it
+            for place in list(self._apps):
+                self._end(place)
+                self._start(place)
+        for place in list(self._apps):
+            self._apps[place][0].tell(ApplyApp(app=settings.apps[place[0]] if place in wanted else None))
+        for place in sorted(wanted - self._apps.keys()):
+            self._start(place)
+
+    def _gone(self, place: Place) -> None:
+        if place in self._wanted():
+            return  # it came back meanwhile
+        self._end(place)
+        if place[0] not in self._settings.apps:
+            self._views.pop(place[0], None)
+
+    def _end(self, place: Place) -> None:
+        known = self._apps.pop(place, None)
+        if known is not None:
+            self._groups.tell(StopChild(ref=known[1].ref))

@@ -1,0 +1,224 @@
+"""ProxyActor: what the edge should do. It turns services and routes into one snapshot at a time and hands it over;
+requests themselves never pass through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from ..core.exposing import HOLD_SECONDS
+from ..core.model import Settings
+from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, TellService
+from ..messages.edge import EdgeReport, Route, RoutingSnapshot, Service
+from ..messages.queries import GetEdge
+from ..ports import StateStore
+from ..runtime.actor import Actor
+from ..runtime.ref import Ref
+from ..runtime.timers import Timer
+
+GATHER_SECONDS = 0.005
+"""Changes that come together go out as one snapshot."""
+
+
+class EdgePool(Protocol):
+    """The edge's processes: found or started, told and heard."""
+
+    def start(self) -> None: ...
+
+    def publish(self, snapshot: RoutingSnapshot) -> None: ...
+
+    def close(self) -> None: ...
+
+
+NewPool = Callable[[Settings, Callable[[EdgeReport], None], Callable[[str], None]], EdgePool]
+
+
+@dataclass
+class Draining:
+    backend: str
+    key: str
+    reply_to: Ref
+    version: int
+    timer: Timer
+
+
+@dataclass(frozen=True)
+class DrainOver:
+    key: str
+    reply_to: Ref
+
+
+@dataclass(frozen=True)
+class EdgeNews:
+    words: str
+
+
+class Publish: ...
+
+
+class PatienceOver: ...
+
+
+class Services(msgspec.Struct, frozen=True, kw_only=True):
+    services: dict[str, Service]
+
+
+SERVICES = "edge/services"
+PATIENCE_SECONDS = 3.0
+"""How long after a start the first snapshot waits for apps that have not told yet."""
+
+
+class ProxyActor(Actor):
+    """``versions`` counts snapshots and outlives this actor: within an epoch a version is never used twice."""
+
+    def __init__(
+        self,
+        current: Callable[[], Settings],
+        epoch: int,
+        versions: Iterator[int],
+        new_pool: NewPool,
+        apps: Ref,
+        events: Ref,
+        state: StateStore,
+    ) -> None:
+        self._settings = current()
+        self._epoch = epoch
+        self._versions = versions
+        self._new_pool = new_pool
+        self._apps = apps
+        self._events = events
+        self._state = state
+        self._services: dict[str, Service] = {}
+        self._known: set[str] = set()
+        self._patience_over = False
+        self._version = 0
+        self._publishing: Timer | None = None
+        self._report: EdgeReport | None = None
+        self._draining: list[Draining] = []
+        self._pool: EdgePool | None = None
+
+    def on_start(self) -> None:
+        # what the edge was told last: the truth about an app until its actor tells otherwise
+        remembered = self._state.load(SERVICES, Services)
+        self._services = dict(remembered.services) if remembered is not None else {}
+        tell = self.ref.tell
+        self._pool = self._new_pool(self._settings, tell, lambda words: tell(EdgeNews(words)))
+        self._pool.start()
+        self._apps.tell(TellService())
+        self.after(PATIENCE_SECONDS, PatienceOver())
+
+    def on_stop(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def on_crash(self, error: BaseException) -> None:
+        if self._pool is not None:
+            self._pool.close()
+
+    def receive(self, message: Any) -> object:
+        match message:
+            case Service(app=app):
+                self._services[app] = message
+                self._known.add(app)
+                self._publish_soon()
+            case PatienceOver():
+                self._patience_over = True
+                self._publish_soon()
+            case Publish():
+                self._publish()
+            case EdgeReport():
+                self._reported(message)
+            case DrainBackend():
+                self._drain(message)
+            case DrainOver(key=key, reply_to=reply_to):
+                self._draining = [d for d in self._draining if not (d.key == key and d.reply_to is reply_to)]
+                reply_to.tell(BackendDrained(key=key, in_time=False))
+            case ApplySettings(settings=settings):
+                self._apply(settings)
+            case EdgeNews(words=words):
+                self._events.tell(RecordEvent(kind="edge.changed", reason=words))
+            case GetEdge():
+                return self._report
+            case _:
+                return super().receive(message)
+        return None
+
+    def _apply(self, settings: Settings) -> None:
+        before, self._settings = self._settings.edge, settings
+        for key in ("http", "https", "workers"):
+            if getattr(before, key) != getattr(settings.edge, key):
+                reason = f"edge.{key} changed; it takes effect when the edge is started again"
+                self._events.tell(RecordEvent(kind="config.deferred", reason=reason))
+        self._publish_soon()
+
+    # -- snapshots ---------------------------------------------------------------------------------
+
+    def _publish_soon(self) -> None:
+        if self._publishing is None:
+            self._publishing = self.after(GATHER_SECONDS, Publish())
+
+    def _publish(self) -> None:
+        self._publishing = None
+        names = {app.name for app in self._settings.apps.values() if "web" in app.processes}
+        if names - self._known and not self._patience_over:
+            return  # an edge that we found has a snapshot that works; half of the truth must not replace it
+        for name in names - self._services.keys():
+            self._services[name] = Service(app=name, hold_seconds=HOLD_SECONDS)
+        self._services = {name: service for name, service in self._services.items() if name in names}
+        self._state.save(SERVICES, Services(services=self._services))
+        self._version = next(self._versions)
+        settings = self._settings
+        snapshot = RoutingSnapshot(
+            epoch=self._epoch,
+            version=self._version,
+            routes=routes(settings),
+            services=dict(self._services),
+            trusted_proxies=settings.edge.trusted_proxies,
+            limits=settings.edge.limits,
+            capture=settings.edge.capture,
+        )
+        assert self._pool is not None
+        self._pool.publish(snapshot)
+
+    # -- draining ----------------------------------------------------------------------------------
+
+    def _drain(self, message: DrainBackend) -> None:
+        if self._publishing is not None:
+            self._publishing.cancel()
+            self._publish()
+        over = DrainOver(message.key, message.reply_to)
+        self._draining.append(
+            Draining(message.backend, message.key, message.reply_to, self._version, self.after(message.seconds, over))
+        )
+
+    def _reported(self, report: EdgeReport) -> None:
+        before, self._report = self._report, report
+        if before is not None and report.restarts > before.restarts:
+            self._events.tell(RecordEvent(kind="edge.worker_restarted", reason=f"{report.restarts} so far"))
+        if before is not None and report.faults > before.faults:
+            self._events.tell(RecordEvent(kind="edge.fault", reason=report.last_fault))
+        for drain in list(self._draining):
+            if _drained(report, drain):
+                drain.timer.cancel()
+                self._draining.remove(drain)
+                drain.reply_to.tell(BackendDrained(key=drain.key, in_time=True))
+
+
+def _drained(report: EdgeReport, drain: Draining) -> bool:
+    """Every worker has the snapshot without it, and none has a request of it in flight."""
+    if any(worker.snapshot_version < drain.version for worker in report.workers):
+        return False
+    return not any(totals.in_flight.get(drain.backend) for totals in report.services.values())
+
+
+def routes(settings: Settings) -> tuple[Route, ...]:
+    """Every domain of every app that has a web process."""
+    return tuple(
+        Route(host=domain, path=app.path, strip_path=app.strip_path, service=app.name)
+        for app in settings.apps.values()
+        if "web" in app.processes
+        for domain in app.domains
+    )

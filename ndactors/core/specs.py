@@ -1,0 +1,106 @@
+"""From the settings to what an engine is told: one ``ContainerSpec`` for each replica of each process."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from . import containers as labels
+from .containers import ContainerSpec, ContainerStatus
+from .model import App, EngineChoice, Process, Rotate
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose containers they are: ``daemon`` is the id kept in the state folder."""
+
+    project: str
+    daemon: str
+
+    @property
+    def network(self) -> str:
+        """The project's private network. It carries the daemon's id, so that two daemons can share an engine."""
+        return f"nd-{self.project}-{self.daemon[:6]}"
+
+
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one ContainerActor looks after. ``existing`` is the container it adopts; without one it creates one.
+    ``restarts`` and ``gave_up`` are what is remembered of its earlier life."""
+
+    key: str
+    app: App
+    process: Process
+    spec: ContainerSpec
+    existing: ContainerStatus | None = None
+    restarts: dict[str, int] = msgspec.field(default_factory=dict)
+    gave_up: str | None = None
+
+
+def placement_key(process: str, revision: int, replica: int) -> str:
+    return f"{process}-{revision}-{replica}"
+
+
+def fingerprint(app: App, engine: str, rotate: Rotate) -> str:
+    """Equal when no container of the app needs to be replaced."""
+    parts = [f"{name}={config_hash(app, process, engine, rotate)}" for name, process in sorted(app.processes.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def engine_for(app: App, choice: EngineChoice, *, docker_present: bool) -> str:
+    """``docker`` or ``process``. On ``auto``: docker if there is one and the app has an image or a build."""
+    if choice in ("docker", "process"):
+        return choice
+    if app.on_host:
+        return "process"
+    if not docker_present and any(process.command for process in app.processes.values()):
+        return "process"
+    return "docker"
+
+
+def config_hash(app: App, process: Process, engine: str, rotate: Rotate) -> str:
+    """What a running container depends on. Equal hash: the container may stay as it is."""
+    return hashlib.sha256(msgspec.json.encode(_shape(app, process, engine, rotate), order="sorted")).hexdigest()[:16]
+
+
+def container_spec(
+    app: App, process: Process, *, owner: Owner, engine: str, revision: int, replica: int, rotate: Rotate
+) -> ContainerSpec:
+    name = f"nd-{app.name}-{process.name}-{revision}-{replica}"
+    alias = app.name if process.name == "web" else f"{app.name}-{process.name}"
+    return msgspec.structs.replace(
+        _shape(app, process, engine, rotate),
+        name=name,
+        labels={
+            labels.PROJECT: owner.project,
+            labels.APP: app.name,
+            labels.PROCESS: process.name,
+            labels.REVISION: str(revision),
+            labels.ROLE: "primary",
+            labels.REPLICA: str(replica),
+            labels.CONFIG: config_hash(app, process, engine, rotate),
+            labels.DAEMON: owner.daemon,
+        },
+        network=owner.network,
+        aliases=(alias,),
+    )
+
+
+def _shape(app: App, process: Process, engine: str, rotate: Rotate) -> ContainerSpec:
+    return ContainerSpec(
+        name="",
+        labels={},
+        image=app.image if engine == "docker" else None,
+        command=process.command,
+        entrypoint=process.entrypoint,
+        env=process.env,
+        user=process.user,
+        workdir=process.workdir,
+        port=process.port,
+        volumes=process.volumes,
+        networks=process.networks,
+        resources=process.resources,
+        stop_signal=process.stop_signal,
+        cap_add=process.cap_add,
+        cap_drop=process.cap_drop,
+        rotate=rotate,
+    )

@@ -1,0 +1,176 @@
+"""What the daemon's actors tell one another about apps, containers and the engine. Mailbox only: some carry refs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import field
+
+from ..core.containers import ContainerStatus, EngineEvent, EngineInfo
+from ..core.model import App, Settings
+from .base import Message
+from .queries import AppView, ContainerView
+
+# -- the engine ------------------------------------------------------------------------------------
+
+
+class WatchApp(Message, frozen=True, kw_only=True):
+    """To an InventoryActor: tell ``watcher`` (a ref) everything about ``app``'s containers, now and from now on."""
+
+    app: str
+    watcher: Any
+
+
+class UnwatchApp(Message, frozen=True, kw_only=True):
+    """The end of a ``WatchApp``, if it is still this watcher's."""
+
+    app: str
+    watcher: Any
+
+
+class ContainersListed(Message, frozen=True, kw_only=True):
+    """All containers of one app, as the engine just listed them."""
+
+    containers: tuple[ContainerStatus, ...]
+
+
+class ContainerObserved(Message, frozen=True, kw_only=True):
+    """One container after something happened to it; ``status`` None: the engine knows it no more."""
+
+    container: str
+    status: ContainerStatus | None
+    event: EngineEvent | None = None
+
+
+class EngineFound(Message, frozen=True, kw_only=True):
+    info: EngineInfo
+
+
+class EngineLost(Message, frozen=True, kw_only=True):
+    reason: str
+
+
+class EngineChanged(Message, frozen=True, kw_only=True):
+    """From the watching task to its InventoryActor."""
+
+    event: EngineEvent
+
+
+class OrphansFound(Message, frozen=True, kw_only=True):
+    """To the AppsActor: ``engine`` has containers of ours whose apps (named here) nobody watches."""
+
+    engine: str
+    apps: tuple[str, ...]
+
+
+# -- apps ------------------------------------------------------------------------------------------
+
+
+class ApplySettings(Message, frozen=True, kw_only=True):
+    """Make it so: the whole configuration, checked."""
+
+    settings: Settings
+
+
+class ApplyApp(Message, frozen=True, kw_only=True):
+    """To one AppActor; ``app`` None: stop and remove everything of it."""
+
+    app: App | None
+
+
+class AppChanged(Message, frozen=True, kw_only=True):
+    """From an AppActor to the AppsActor."""
+
+    view: AppView
+    engine: str
+
+
+class AppGone(Message, frozen=True, kw_only=True):
+    """Nothing of it is left on that engine."""
+
+    app: str
+    engine: str
+
+
+class TellService(Message, frozen=True, kw_only=True):
+    """To the AppsActor and on to every AppActor: the ProxyActor has forgotten; tell it your service again."""
+
+
+# -- one container ---------------------------------------------------------------------------------
+
+
+class ContainerChanged(Message, frozen=True, kw_only=True):
+    """From a ContainerActor to its AppActor, after every change. ``served``: healthy once since its start."""
+
+    key: str
+    view: ContainerView
+    served: bool
+
+
+class RestartWanted(Message, frozen=True, kw_only=True):
+    """From a ContainerActor that is unhealthy for too long: may I?"""
+
+    key: str
+
+
+class RestartContainer(Message, frozen=True, kw_only=True):
+    """Restart it now; ``reason`` goes into counters and events."""
+
+    reason: str
+
+
+class RetryContainer(Message, frozen=True, kw_only=True):
+    """To one that failed or stopped: try again, with a fresh count."""
+
+
+class UpdateContainer(Message, frozen=True, kw_only=True):
+    """The app's settings changed in a way that needs no new container."""
+
+    app: App
+
+
+class StopContainer(Message, frozen=True, kw_only=True):
+    """Stop it and remove it."""
+
+
+class ContainerRemoved(Message, frozen=True, kw_only=True):
+    key: str
+
+
+# -- traffic ---------------------------------------------------------------------------------------
+
+
+class DrainBackend(Message, frozen=True, kw_only=True):
+    """To the ProxyActor: tell ``reply_to`` (a ref) ``BackendDrained`` once no worker has a request for ``backend`` in
+    flight any more and none can get one, or after ``seconds``."""
+
+    backend: str
+    key: str
+    seconds: float
+    reply_to: Any
+
+
+class BackendDrained(Message, frozen=True, kw_only=True):
+    key: str
+    in_time: bool
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+class RecordEvent(Message, frozen=True, kw_only=True):
+    """To the EventActor, which stamps, numbers, stores and logs it."""
+
+    kind: str
+    app: str | None = None
+    process: str | None = None
+    container: str | None = None
+    reason: str = ""
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+# -- configuration ---------------------------------------------------------------------------------
+
+
+class ReloadConfig(Message, frozen=True, kw_only=True):
+    """Read the file again and apply the difference."""
