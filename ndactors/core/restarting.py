@@ -44,9 +44,8 @@ class RestartHistory:
         while times[0] <= now - policy.within:
             times.popleft()
         if len(times) > policy.max_restarts:
-            return GiveUp(
-                f"{ended}; {policy.max_restarts} restarts within {policy.within:g} s were in vain", failed=True
-            )
+            words = f"{ended}; {policy.max_restarts} restarts in {policy.within:g} s did not help"
+            return GiveUp(words, failed=True)
         if ran_for >= STABLE_SECONDS:
             self._in_a_row = 0
         self._in_a_row += 1

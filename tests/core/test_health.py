@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from ndactors.core.health import HealthTracker
+from ndactors.core.model import Healthcheck
+
+CHECK = Healthcheck(retries=3, restart_after=30.0, start_period=60.0)
+
+
+def test_one_good_answer_makes_it_healthy():
+    tracker = HealthTracker(CHECK, started=0.0)
+    assert tracker.health == "unknown"
+    assert tracker.passed(1.0)
+    assert tracker.health == "healthy"
+    assert not tracker.passed(2.0)
+
+
+def test_it_is_unhealthy_after_as_many_failures_as_retries():
+    tracker = HealthTracker(CHECK, started=0.0)
+    tracker.passed(0.0)
+    assert [tracker.failed("no", float(n)) for n in (1, 2, 3, 4)] == [False, False, True, False]
+    assert (tracker.health, tracker.reason) == ("unhealthy", "no")
+
+
+def test_a_good_answer_between_starts_the_count_anew():
+    tracker = HealthTracker(CHECK, started=0.0)
+    tracker.passed(0.0)
+    tracker.failed("no", 1.0)
+    tracker.failed("no", 2.0)
+    tracker.passed(3.0)
+    assert not tracker.failed("no", 4.0)
+    assert tracker.health == "healthy"
+
+
+def test_failures_do_not_count_while_it_starts():
+    tracker = HealthTracker(CHECK, started=0.0)
+    assert not any(tracker.failed("no", t) for t in (1.0, 20.0, 59.9))
+    assert tracker.health == "unknown"
+    assert [tracker.failed("no", t) for t in (60.0, 61.0, 62.0)] == [False, False, True]
+
+
+def test_it_must_restart_after_being_unhealthy_for_long_enough_without_a_break():
+    tracker = HealthTracker(CHECK, started=0.0)
+    tracker.passed(0.0)
+    for t in (1.0, 2.0, 3.0):
+        tracker.failed("no", t)
+    assert not tracker.must_restart(32.9)
+    assert tracker.must_restart(33.0)
+    tracker.passed(34.0)
+    assert not tracker.must_restart(100.0)
