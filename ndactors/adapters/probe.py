@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import time
+from urllib.parse import quote
+
+import httptools
 
 from ..core.model import Healthcheck
 
 READ_BYTES = 64 * 1024
-"""As much of a body as is read, so that an app that logs broken pipes does not."""
+"""As much of an answer as is read, so that an app that logs broken pipes has nothing to log."""
+
+
+class Answer:
+    """Callbacks of the parser: what matters is that a whole head came, and whether the body ended."""
+
+    def __init__(self) -> None:
+        self.head = False
+        self.complete = False
+
+    def on_headers_complete(self) -> None:
+        self.head = True
+
+    def on_message_complete(self) -> None:
+        self.complete = True
 
 
 class SocketProber:
@@ -17,29 +33,40 @@ class SocketProber:
 
     def http(self, target: tuple[str, int], check: Healthcheck, host: str) -> str | None:
         deadline = time.monotonic() + check.timeout
-        connection = http.client.HTTPConnection(*target, timeout=check.timeout)
-        headers = {"Host": host, "X-Forwarded-Proto": "https", "User-Agent": "nextdeploy-health", "Connection": "close"}
+        answer = Answer()
+        parser = httptools.HttpResponseParser(answer)
+        path = quote(check.path, safe="/?&=%:@!$'()*+,;~-._")
+        request = (
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Proto: https\r\n"
+            "User-Agent: nextdeploy-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        )
         try:
-            connection.request("GET", check.path, headers=headers)
-            connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
-            response = connection.getresponse()
-            while response.length != 0 and time.monotonic() < deadline:
-                if not response.read1(READ_BYTES):
-                    break
-                if response.length is None or response.length > READ_BYTES:
-                    break
+            with socket.create_connection(target, timeout=check.timeout) as sock:
+                sock.sendall(request.encode("ascii", "replace"))
+                received = 0
+                while not answer.complete and received < READ_BYTES:
+                    sock.settimeout(max(0.001, deadline - time.monotonic()))
+                    data = sock.recv(READ_BYTES)
+                    if not data:
+                        break
+                    received += len(data)
+                    parser.feed_data(data)
+                    if time.monotonic() >= deadline:
+                        raise TimeoutError
         except TimeoutError:
-            return f"no answer from {_place(target)}{check.path} within {check.timeout:g} s"
+            if not answer.head:
+                return f"no answer from {_place(target)}{check.path} within {check.timeout:g} s"
         except ConnectionRefusedError:
             return f"nothing listens on {_place(target)}"
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             return f"{_place(target)}{check.path}: {_words(error)}"
-        finally:
-            connection.close()
+        except httptools.HttpParserError as error:
+            return f"{_place(target)}{check.path} answered something that is not HTTP: {_words(error)}"
+        if not answer.head:
+            return f"{_place(target)}{check.path} closed without an answer"
+        status = parser.get_status_code()
         low, high = check.status
-        if not low <= response.status <= high:
-            return f"{check.path} answered {response.status}"
-        return None
+        return None if low <= status <= high else f"{check.path} answered {status}"
 
     def tcp(self, target: tuple[str, int], check: Healthcheck) -> str | None:
         """Connect, say that nothing will come, and wait for data or the end: both take a living process."""
