@@ -7,13 +7,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..core import containers as labels
+from msgspec.structs import replace
+
 from ..core.containers import ContainerStatus
 from ..core.exposing import Candidate, expose
-from ..core.model import App, Healthcheck, Process, Rotate
+from ..core.model import App, Rotate
 from ..core.reconciling import Create, Replica, Target, plan
 from ..core.revisions import AppRecord, back, observed, removed, wanted
-from ..core.specs import Owner, Placement, config_hash, container_spec, fingerprint, placement_key
+from ..core.specs import (
+    Owner,
+    Placement,
+    Seat,
+    adopted_placement,
+    config_hash,
+    fingerprint,
+    new_placement,
+    seat_of,
+)
 from ..messages.containers import (
     AppChanged,
     AppGone,
@@ -73,10 +83,8 @@ class Slot:
     """One ContainerActor and the last that it told."""
 
     ref: Ref
-    process: str
+    seat: Seat
     config: str
-    revision: int
-    replica: int
     since: float
     view: ContainerView | None = None
     served: bool = False
@@ -166,7 +174,7 @@ class AppActor(Actor):
         if app is None:
             return
         mark = fingerprint(app, around.engine, around.rotate)
-        highest = max((slot.revision for slot in self._slots.values()), default=0)
+        highest = max((slot.seat.revision for slot in self._slots.values()), default=0)
         before = self._record
         self._record = wanted(before, app, mark, highest)
         if before is not None and self._record is before and mark != before.fingerprint:
@@ -224,9 +232,9 @@ class AppActor(Actor):
         )
         return Replica(
             key=key,
-            process=slot.process,
+            process=slot.seat.process,
             config=slot.config,
-            replica=slot.replica,
+            replica=slot.seat.replica,
             up=up,
             leaving=slot.leaving,
             failed=failed,
@@ -240,7 +248,8 @@ class AppActor(Actor):
         record = self._record
         assert record is not None
         culprit = next(
-            (s.view for s in self._slots.values() if s.revision == record.revision and s.view and s.view.reason), None
+            (s.view for s in self._slots.values() if s.seat.revision == record.revision and s.view and s.view.reason),
+            None,
         )
         why = culprit.reason if culprit is not None else f"not healthy within {record.app.deploy.timeout:g} s"
         self._event("deploy.failed", f"revision {record.revision}: {why}", {"revision": record.revision})
@@ -253,62 +262,28 @@ class AppActor(Actor):
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def _create(self, process_name: str, replica: int) -> None:
+    def _create(self, process: str, replica: int) -> None:
         record, around = self._record, self._around
         assert record is not None
-        process = record.app.processes[process_name]
-        spec = container_spec(
-            record.app,
-            process,
-            owner=around.owner,
-            engine=around.engine,
-            revision=record.revision,
-            replica=replica,
-            rotate=around.rotate,
-        )
-        self._start_slot(
-            Placement(
-                key=placement_key(process_name, record.revision, replica), app=record.app, process=process, spec=spec
-            )
-        )
+        seat = Seat(process=process, revision=record.revision, replica=replica)
+        self._start(new_placement(record.app, seat, owner=around.owner, engine=around.engine, rotate=around.rotate))
 
     def _adopt(self, status: ContainerStatus) -> None:
         """A container of ours without an actor: made before the daemon, or this actor, started anew."""
         record, around = self._record, self._around
-        process_name = status.labels.get(labels.PROCESS, "web")
-        revision, replica = _number(status.labels, labels.REVISION), _number(status.labels, labels.REPLICA)
         app = self._asked_for or (record.app if record is not None else None)
-        process = app.processes.get(process_name) if app is not None else None
-        if app is None or process is None:
-            app, process = _stranger(self._name, process_name)
-        spec = container_spec(
-            app,
-            process,
-            owner=around.owner,
-            engine=around.engine,
-            revision=revision,
-            replica=replica,
-            rotate=around.rotate,
-        )
-        key = placement_key(process_name, revision, replica)
-        remembered = record.restarts.get(key, {}) if record is not None else {}
-        gave_up = record.gave_up.get(key) if record is not None else None
-        self._start_slot(
-            Placement(
-                key=key, app=app, process=process, spec=spec, existing=status, restarts=remembered, gave_up=gave_up
-            ),
-            config=status.labels.get(labels.CONFIG, ""),
-        )
+        place = adopted_placement(app, status, owner=around.owner, engine=around.engine, rotate=around.rotate)
+        if record is not None:
+            key = place.seat.key
+            place = replace(place, restarts=record.restarts.get(key, {}), gave_up=record.gave_up.get(key))
+        self._start(place)
 
-    def _start_slot(self, place: Placement, config: str | None = None) -> None:
-        own = place.spec.labels
-        ref = Ref(f"container:{self._name}:{place.key}")
-        self._slots[place.key] = Slot(
+    def _start(self, place: Placement) -> None:
+        ref = Ref(f"container:{self._name}:{place.seat.key}")
+        self._slots[place.seat.key] = Slot(
             ref=ref,
-            process=own[labels.PROCESS],
-            config=own[labels.CONFIG] if config is None else config,
-            revision=_number(own, labels.REVISION),
-            replica=_number(own, labels.REPLICA),
+            seat=place.seat,
+            config=place.config,
             since=time.monotonic(),
             restarts_before=sum(place.restarts.values()),
         )
@@ -339,7 +314,7 @@ class AppActor(Actor):
         self._listed = True
         known = {slot.view.id: slot for slot in self._slots.values() if slot.view is not None and slot.view.id}
         for status in containers:
-            slot = known.pop(status.id, None) or self._slots.get(_key(status))
+            slot = known.pop(status.id, None) or self._slots.get(seat_of(status.labels).key)
             if slot is not None:
                 slot.ref.tell(ContainerObserved(container=status.id, status=status))
             else:
@@ -356,7 +331,7 @@ class AppActor(Actor):
                 slot.ref.tell(message)
                 return
         if message.status is not None and self._listed:
-            slot_by_name = self._slots.get(_key(message.status))
+            slot_by_name = self._slots.get(seat_of(message.status.labels).key)
             if slot_by_name is not None:
                 slot_by_name.ref.tell(message)
 
@@ -386,7 +361,7 @@ class AppActor(Actor):
             self._turn = None
         self._around.containers.tell(StopChild(ref=slot.ref))
         if self._record is not None:
-            self._record = removed(self._record, key, slot.process)
+            self._record = removed(self._record, key, slot.seat.process)
             self._save()
         self._reconcile()
 
@@ -416,7 +391,7 @@ class AppActor(Actor):
                 leaving=slot.leaving,
             )
             for key, slot in self._slots.items()
-            if slot.process == "web"
+            if slot.seat.process == "web"
         )
         backends = []
         for key, slot in self._slots.items():
@@ -470,19 +445,3 @@ class AppActor(Actor):
                 container=container.name if container else None,
             )
         )
-
-
-def _number(own: dict[str, str], label: str) -> int:
-    text = own.get(label, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
-
-
-def _key(status: ContainerStatus) -> str:
-    own = status.labels
-    return placement_key(own.get(labels.PROCESS, "web"), _number(own, labels.REVISION), _number(own, labels.REPLICA))
-
-
-def _stranger(name: str, process: str) -> tuple[App, Process]:
-    """Settings for a container of ours that no file names any more: enough to stop and remove it."""
-    alone = Process(name=process, healthcheck=Healthcheck(kind="none"))
-    return App(name=name, processes={process: alone}), alone

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.containers import ContainerSpec, ContainerStatus
+from ..core.containers import ContainerStatus
 from ..core.health import HealthTracker
 from ..core.lifecycle import State, Step, advance
 from ..core.model import App
 from ..core.restarting import GiveUp, RestartHistory, ending
 from ..core.specs import Placement
-from ..errors import Conflict, ContainerNotFound, EngineError, EngineUnreachable, ImageNotFound
+from ..errors import ContainerNotFound, EngineError, EngineUnreachable, ImageNotFound
 from ..messages.containers import (
     ContainerChanged,
     ContainerObserved,
@@ -33,6 +33,7 @@ from ..ports import ContainerEngine, Lag, Prober
 from ..runtime.actor import Actor
 from ..runtime.ref import Ref
 from ..runtime.timers import Task, Timer
+from .engine_work import Probed, Removed, Started, launch, probe, remove
 
 STARTING_PROBE_SECONDS = 0.2
 """How often a container that has not answered yet is asked: a deploy should not wait for a long interval."""
@@ -50,26 +51,6 @@ class Surroundings:
     lag: Lag
 
 
-# what tasks and timers bring
-
-
-@dataclass(frozen=True)
-class Started:
-    status: ContainerStatus | None
-    error: BaseException | None
-
-
-@dataclass(frozen=True)
-class Probed:
-    failure: str | None
-    void: bool
-
-
-@dataclass(frozen=True)
-class Removed:
-    error: BaseException | None
-
-
 class ProbeDue: ...
 
 
@@ -81,7 +62,7 @@ class RemoveAgain: ...
 
 class ContainerActor(Actor):
     def __init__(self, place: Placement, around: Surroundings) -> None:
-        self._key = place.key
+        self._key = place.seat.key
         self._app = place.app
         self._process = place.process
         self._spec = place.spec
@@ -153,27 +134,18 @@ class ContainerActor(Actor):
     def _launch(self) -> None:
         """Create it if there is none, and start it."""
         self._cancel_timer()
-        engine, spec, status = self._around.engine, self._spec, self._status
+        engine, spec, status, process = self._around.engine, self._spec, self._status, self._process
         stop_first = self._restart_reason is not None and status is not None
-        grace, signal = self._process.stop_grace, self._process.stop_signal
-
-        def start() -> Started:
-            made = status or _create(engine, spec)
-            try:
-                if stop_first:
-                    engine.stop(made.id, signal=signal, grace=grace)
-                return Started(engine.start(made.id), None)
-            except (EngineUnreachable, ContainerNotFound):
-                raise
-            except EngineError as error:
-                return Started(made, error)  # it exists, so it must be known to be started again or removed
-
-        self._busy(start, lambda result, error: result or Started(None, error))
+        self._busy(
+            lambda: launch(engine, spec, status, process, stop_first=stop_first),
+            lambda result, error: result or Started(None, error),
+        )
         self._tell()
 
     def _started(self, status: ContainerStatus | None, error: BaseException | None) -> None:
         self._work = None
         if self._state is State.STOPPING:
+            self._status = status or self._status
             self._remove()
             return
         if isinstance(error, ContainerNotFound) and self._status is not None:
@@ -232,17 +204,7 @@ class ContainerActor(Actor):
         status = self._status
         if self._work is not None or status is None:
             return
-        check, around = self._process.healthcheck, self._around
-        host = check.host or next((d for d in self._app.domains if "*" not in d), "localhost")
-        target = (status.address or "", status.port or 0)
-
-        def ask() -> str | None:
-            if check.kind == "command":
-                return _command(around.engine, status.id, check.command, check.timeout)
-            if not status.address or not status.port:
-                return "it has no address"
-            return around.prober.tcp(target, check) if check.kind == "tcp" else around.prober.http(target, check, host)
-
+        around, app, process = self._around, self._app, self._process
         lag = around.lag
         lag_before = lag.total()
 
@@ -250,10 +212,10 @@ class ContainerActor(Actor):
             if error is not None and not isinstance(error, EngineError):
                 raise error
             # a probe delayed by our own loop, or one the engine could not run, says nothing about the container
-            late = lag.total() - lag_before > check.timeout / 4
+            late = lag.total() - lag_before > process.healthcheck.timeout / 4
             return Probed(failure, void=error is not None or (failure is not None and late))
 
-        self._busy(ask, judged)
+        self._busy(lambda: probe(around.engine, around.prober, app, process, status), judged)
 
     def _probed(self, failure: str | None, void: bool) -> None:
         self._work = None
@@ -434,20 +396,8 @@ class ContainerActor(Actor):
         self._cancel_timer()
         if self._work is not None:
             return
-        engine, status = self._around.engine, self._status
-        grace, signal, name = self._process.stop_grace, self._process.stop_signal, self._spec.name
-
-        def remove() -> None:
-            known = status or _find(engine, name)
-            if known is None:
-                return
-            try:
-                engine.stop(known.id, signal=signal, grace=grace)
-                engine.remove(known.id)
-            except ContainerNotFound:
-                return  # it is gone, which is what was wanted
-
-        self._busy(remove, lambda _, error: Removed(error))
+        engine, status, name, process = self._around.engine, self._status, self._spec.name, self._process
+        self._busy(lambda: remove(engine, name, status, process), lambda _, error: Removed(error))
 
     def _removed(self, error: BaseException | None) -> None:
         self._work = None
@@ -523,28 +473,3 @@ class ContainerActor(Actor):
             uptime=max(0.0, time.time() - started) if started else 0.0,
             log_path=status.log_path if status else None,
         )
-
-
-def _create(engine: ContainerEngine, spec: ContainerSpec) -> ContainerStatus:
-    try:
-        return engine.create(spec)
-    except Conflict:
-        # ours, by name: made in an earlier life of this actor or of the daemon
-        found = _find(engine, spec.name)
-        if found is None:
-            raise
-        return found
-
-
-def _find(engine: ContainerEngine, name: str) -> ContainerStatus | None:
-    return next((status for status in engine.containers() if status.name == name), None)
-
-
-def _command(engine: ContainerEngine, container: str, argv: tuple[str, ...], timeout: float) -> str | None:
-    result = engine.execute(container, argv, timeout)
-    if result.exit_code == 0:
-        return None
-    if result.exit_code == 124:
-        return f"the check did not end within {timeout:g} s"
-    lines = result.output.strip().splitlines()
-    return f"the check exited {result.exit_code}" + (f": {lines[-1][:200]}" if lines else "")

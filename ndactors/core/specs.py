@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 
 from . import containers as labels
 from .containers import ContainerSpec, ContainerStatus
-from .model import App, EngineChoice, Process, Rotate
+from .model import App, EngineChoice, Healthcheck, Process, Rotate
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,21 +24,62 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
         return f"nd-{self.project}-{self.daemon[:6]}"
 
 
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """Which container of an app it is: stable over restarts of everything, written on the container itself."""
+
+    process: str
+    revision: int
+    replica: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.process}-{self.revision}-{self.replica}"
+
+
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """What one ContainerActor looks after. ``existing`` is the container it adopts; without one it creates one.
     ``restarts`` and ``gave_up`` are what is remembered of its earlier life."""
 
-    key: str
+    seat: Seat
     app: App
     process: Process
     spec: ContainerSpec
+    config: str
     existing: ContainerStatus | None = None
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
     gave_up: str | None = None
 
 
-def placement_key(process: str, revision: int, replica: int) -> str:
-    return f"{process}-{revision}-{replica}"
+def seat_of(own: Mapping[str, str]) -> Seat:
+    """Read from a container's labels; what is missing or no number counts as 1."""
+    return Seat(
+        process=own.get(labels.PROCESS, "web"),
+        revision=_number(own.get(labels.REVISION, "")),
+        replica=_number(own.get(labels.REPLICA, "")),
+    )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
+
+
+def new_placement(app: App, seat: Seat, *, owner: Owner, engine: str, rotate: Rotate) -> Placement:
+    process = app.processes[seat.process]
+    spec = container_spec(app, process, seat=seat, owner=owner, engine=engine, rotate=rotate)
+    return Placement(seat=seat, app=app, process=process, spec=spec, config=config_hash(app, process, engine, rotate))
+
+
+def adopted_placement(
+    app: App | None, status: ContainerStatus, *, owner: Owner, engine: str, rotate: Rotate
+) -> Placement:
+    """For a container that is there already. ``app`` None, or without such a process: nobody's any more, so what is
+    needed to stop it."""
+    seat = seat_of(status.labels)
+    if app is None or seat.process not in app.processes:
+        alone = Process(name=seat.process, healthcheck=Healthcheck(kind="none"))
+        app = App(name=status.labels.get(labels.APP, ""), processes={seat.process: alone})
+    placement = new_placement(app, seat, owner=owner, engine=engine, rotate=rotate)
+    return msgspec.structs.replace(placement, existing=status, config=status.labels.get(labels.CONFIG, ""))
 
 
 def fingerprint(app: App, engine: str, rotate: Rotate) -> str:
@@ -63,20 +105,19 @@ def config_hash(app: App, process: Process, engine: str, rotate: Rotate) -> str:
 
 
 def container_spec(
-    app: App, process: Process, *, owner: Owner, engine: str, revision: int, replica: int, rotate: Rotate
+    app: App, process: Process, *, seat: Seat, owner: Owner, engine: str, rotate: Rotate
 ) -> ContainerSpec:
-    name = f"nd-{app.name}-{process.name}-{revision}-{replica}"
     alias = app.name if process.name == "web" else f"{app.name}-{process.name}"
     return msgspec.structs.replace(
         _shape(app, process, engine, rotate),
-        name=name,
+        name=f"nd-{app.name}-{seat.key}",
         labels={
             labels.PROJECT: owner.project,
             labels.APP: app.name,
             labels.PROCESS: process.name,
-            labels.REVISION: str(revision),
+            labels.REVISION: str(seat.revision),
             labels.ROLE: "primary",
-            labels.REPLICA: str(replica),
+            labels.REPLICA: str(seat.replica),
             labels.CONFIG: config_hash(app, process, engine, rotate),
             labels.DAEMON: owner.daemon,
         },
