@@ -99,7 +99,9 @@ def tree(world: World, refs: Refs) -> Child:
                         supervisor_ref("applications"),
                         Supervisor,
                         [
-                            Child(refs.apps, AppsActor, current, groups, world.state, partial(_engine_of, world), new_app),
+                            Child(
+                                refs.apps, AppsActor, current, groups, world.state, partial(_engine_of, world), new_app
+                            ),
                             Child(groups, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
                         ],
                         Strategy.ONE_FOR_ALL,
@@ -156,7 +158,9 @@ def _wanted(world: World, name: str, engine: str) -> App | None:
     return app if app is not None and _engine_of(world, app) == engine else None
 
 
-def _new_container(world: World, refs: Refs, engine: ContainerEngine, ref: Ref, place: Placement, owner: Ref) -> Child:
+def _new_container(
+    world: World, refs: Refs, engine: ContainerEngine, ref: Ref, place: Callable[[], Placement], owner: Ref
+) -> Child:
     around = Surroundings(owner=owner, events=refs.events, engine=engine, prober=world.prober, lag=world.lag)
     return Child(ref, ContainerActor, place, around)
 

@@ -75,7 +75,7 @@ class AppSurroundings:
     events: Ref
     apps: Ref
     state: StateStore
-    new_container: Callable[[Ref, Placement, Ref], Child]
+    new_container: Callable[[Ref, Callable[[], Placement], Ref], Child]
 
 
 @dataclass
@@ -83,8 +83,7 @@ class Slot:
     """One ContainerActor and the last that it told."""
 
     ref: Ref
-    seat: Seat
-    config: str
+    place: Placement
     since: float
     view: ContainerView | None = None
     served: bool = False
@@ -143,7 +142,7 @@ class AppActor(Actor):
                 self._apply(app)
             case TellService():
                 self._published = None
-                if self._listed:
+                if self._listed and not self._unheard():
                     self._publish()
             case EngineFound() | EngineLost():
                 self._engine_error = message.reason if isinstance(message, EngineLost) else ""
@@ -174,7 +173,7 @@ class AppActor(Actor):
         if app is None:
             return
         mark = fingerprint(app, around.engine, around.rotate)
-        highest = max((slot.seat.revision for slot in self._slots.values()), default=0)
+        highest = max((slot.place.seat.revision for slot in self._slots.values()), default=0)
         before = self._record
         self._record = wanted(before, app, mark, highest)
         if before is not None and self._record is before and mark != before.fingerprint:
@@ -200,7 +199,7 @@ class AppActor(Actor):
         ]
 
     def _reconcile(self) -> None:
-        if not self._listed:
+        if not self._listed or self._unheard():
             return
         decision = plan(self._targets(), [self._replica(key, slot) for key, slot in self._slots.items()])
         if decision.phase == "refused":
@@ -222,6 +221,10 @@ class AppActor(Actor):
             self._around.state.delete(self._record_name)
             self._around.apps.tell(AppGone(app=self._name, engine=self._around.engine))
 
+    def _unheard(self) -> bool:
+        """True while an adopted container's actor has not told how it is: it serves maybe, so nothing is decided."""
+        return any(slot.view is None and slot.place.existing is not None for slot in self._slots.values())
+
     def _replica(self, key: str, slot: Slot) -> Replica:
         view = slot.view
         up = view is not None and view.state == "running"
@@ -232,9 +235,9 @@ class AppActor(Actor):
         )
         return Replica(
             key=key,
-            process=slot.seat.process,
-            config=slot.config,
-            replica=slot.seat.replica,
+            process=slot.place.seat.process,
+            config=slot.place.config,
+            replica=slot.place.seat.replica,
             up=up,
             leaving=slot.leaving,
             failed=failed,
@@ -247,10 +250,8 @@ class AppActor(Actor):
         """The new version does not come up while the old one serves: go back to the old one, say why."""
         record = self._record
         assert record is not None
-        culprit = next(
-            (s.view for s in self._slots.values() if s.seat.revision == record.revision and s.view and s.view.reason),
-            None,
-        )
+        new = [slot.view for slot in self._slots.values() if slot.place.seat.revision == record.revision and slot.view]
+        culprit = next((view for view in new if view.reason), None)
         why = culprit.reason if culprit is not None else f"not healthy within {record.app.deploy.timeout:g} s"
         self._event("deploy.failed", f"revision {record.revision}: {why}", {"revision": record.revision})
         self._record = back(record)
@@ -282,12 +283,12 @@ class AppActor(Actor):
         ref = Ref(f"container:{self._name}:{place.seat.key}")
         self._slots[place.seat.key] = Slot(
             ref=ref,
-            seat=place.seat,
-            config=place.config,
+            place=place,
             since=time.monotonic(),
             restarts_before=sum(place.restarts.values()),
         )
-        self._around.containers.tell(StartChild(child=self._around.new_container(ref, place, self.ref)))
+        slot = self._slots[place.seat.key]
+        self._around.containers.tell(StartChild(child=self._around.new_container(ref, lambda: slot.place, self.ref)))
 
     def _retire(self, key: str) -> None:
         slot = self._slots[key]
@@ -341,8 +342,9 @@ class AppActor(Actor):
             return
         slot.view, slot.served = message.view, message.served
         view = message.view
+        gave_up = view.reason if view.state in ("failed", "stopped") else None
+        slot.place = replace(slot.place, existing=message.status, restarts=view.restarts, gave_up=gave_up)
         if self._record is not None:
-            gave_up = view.reason if view.state in ("failed", "stopped") else None
             record = observed(self._record, message.key, view.restarts, gave_up)
             if record is not self._record:
                 self._record = record
@@ -361,7 +363,7 @@ class AppActor(Actor):
             self._turn = None
         self._around.containers.tell(StopChild(ref=slot.ref))
         if self._record is not None:
-            self._record = removed(self._record, key, slot.seat.process)
+            self._record = removed(self._record, key, slot.place.seat.process)
             self._save()
         self._reconcile()
 
@@ -391,7 +393,7 @@ class AppActor(Actor):
                 leaving=slot.leaving,
             )
             for key, slot in self._slots.items()
-            if slot.seat.process == "web"
+            if slot.place.seat.process == "web"
         )
         backends = []
         for key, slot in self._slots.items():

@@ -61,7 +61,11 @@ class RemoveAgain: ...
 
 
 class ContainerActor(Actor):
-    def __init__(self, place: Placement, around: Surroundings) -> None:
+    """``placement`` says at the start of each life what is known by then, so that a life that begins after a crash
+    adopts what the one before it left."""
+
+    def __init__(self, placement: Callable[[], Placement], around: Surroundings) -> None:
+        place = placement()
         self._key = place.seat.key
         self._app = place.app
         self._process = place.process
@@ -95,6 +99,7 @@ class ContainerActor(Actor):
             self._move(Step.ENDED)
             self._reason = self._gave_up
             self._move(Step.GAVE_UP)
+            self._tell()
         elif status.state == "created":
             self._launch()
         else:
@@ -447,7 +452,9 @@ class ContainerActor(Actor):
         )
 
     def _tell(self) -> None:
-        self._around.owner.tell(ContainerChanged(key=self._key, view=self._view(), served=self._served))
+        self._around.owner.tell(
+            ContainerChanged(key=self._key, view=self._view(), served=self._served, status=self._status)
+        )
 
     def _view(self) -> ContainerView:
         status, alive = self._status, self._state in (State.STARTING, State.RUNNING, State.UNHEALTHY)

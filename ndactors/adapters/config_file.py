@@ -51,5 +51,3 @@ class ConfigFile:
         return yaml_file.load(
             self._path, environment=self._environment, overrides=self._overrides, variables=self._variables
         )
-
-

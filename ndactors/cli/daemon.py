@@ -27,7 +27,11 @@ def parse(argv: list[str], variables: Mapping[str, str]) -> argparse.Namespace:
         help="which overlay of `environments:` applies (default: $NEXTDEPLOY_ENV, else dev)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override any key; the value is YAML; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override any key; the value is YAML; repeatable",
     )
     parser.add_argument("--check", action="store_true", help="validate, print the effective configuration, and exit")
     ending = parser.add_argument_group("at its end")

@@ -16,6 +16,8 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
     app: App
     fingerprint: str
     revision: int = 1
+    highest: int = 1
+    """No number is used twice, also not after a refusal."""
     previous: AppRecord | None = None
     refused: str | None = None
     restarts: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -27,15 +29,18 @@ def wanted(record: AppRecord | None, app: App, fingerprint: str, highest_seen: i
     """The record after the configuration asked for ``app``. ``fingerprint`` covers what needs new containers; other
     changes keep the revision. ``highest_seen`` is the highest revision among the containers found."""
     if record is None:
-        return AppRecord(app=app, fingerprint=fingerprint, revision=max(1, highest_seen))
+        first = max(1, highest_seen)
+        return AppRecord(app=app, fingerprint=fingerprint, revision=first, highest=first)
     if fingerprint == record.fingerprint:
         return msgspec.structs.replace(record, app=app)
     if fingerprint == record.refused:
         return record
+    number = max(record.highest, highest_seen) + 1
     return AppRecord(
         app=app,
         fingerprint=fingerprint,
-        revision=max(record.revision, highest_seen) + 1,
+        revision=number,
+        highest=number,
         previous=msgspec.structs.replace(record, previous=None, restarts={}, past_restarts={}, gave_up={}),
         restarts=record.restarts,
         past_restarts=record.past_restarts,
@@ -49,6 +54,7 @@ def back(record: AppRecord) -> AppRecord:
         return msgspec.structs.replace(record, refused=record.fingerprint)
     return msgspec.structs.replace(
         record.previous,
+        highest=record.highest,
         refused=record.fingerprint,
         restarts=record.restarts,
         past_restarts=record.past_restarts,

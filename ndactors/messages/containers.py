@@ -100,11 +100,13 @@ class TellService(Message, frozen=True, kw_only=True):
 
 
 class ContainerChanged(Message, frozen=True, kw_only=True):
-    """From a ContainerActor to its AppActor, after every change. ``served``: healthy once since its start."""
+    """From a ContainerActor to its AppActor, after every change. ``served``: healthy once since its start;
+    ``status``: the container as last seen, None while there is none."""
 
     key: str
     view: ContainerView
     served: bool
+    status: ContainerStatus | None
 
 
 class RestartWanted(Message, frozen=True, kw_only=True):
