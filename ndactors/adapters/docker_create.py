@@ -32,9 +32,7 @@ def body(spec: ContainerSpec, port: int, volumes_folder: Path, *, publish: bool)
         "StopSignal": spec.stop_signal,
         "ExposedPorts": {f"{port}/tcp": {}},
         "HostConfig": _host(spec, port, volumes_folder, publish=publish),
-        "NetworkingConfig": {
-            "EndpointsConfig": {spec.network: {"Aliases": list(spec.aliases)}} if spec.network else {}
-        },
+        "NetworkingConfig": {"EndpointsConfig": endpoints},
     }
 
 

@@ -20,6 +20,8 @@ class Hello(Message, frozen=True, kw_only=True):
     version: str
     pid: int
     role: str
+    listen: str = ""
+    """From the edge: the address it was told to listen on, as written."""
 
 
 class Refused(Message, frozen=True, kw_only=True):

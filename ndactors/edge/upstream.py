@@ -1,0 +1,141 @@
+"""Connections to containers: made, kept for the next request, and given up. One request at a time on each."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .stream import CLOSED, CONNECTING, Stream
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+IDLE_PER_BACKEND = 64
+IDLE_SECONDS = 30.0
+FRESH_SECONDS = 1.0
+"""An idle connection older than this may be just about to be closed by the app: not for what cannot be repeated."""
+AVOID_SECONDS = 1.0
+"""How long a container that could not be reached is asked last."""
+
+
+class User(Protocol):
+    """Who sends a request over an upstream connection and hears of it."""
+
+    def upstream_connected(self, upstream: Upstream) -> None: ...
+
+    def upstream_data(self, upstream: Upstream, data: bytes) -> None: ...
+
+    def upstream_drained(self, upstream: Upstream) -> None: ...
+
+    def upstream_ended(self, upstream: Upstream, error: str) -> None:
+        """``error`` is empty for an orderly end, else connect_failed or upstream_reset."""
+        ...
+
+
+class BackendState:
+    """One container as this worker knows it: load, idle connections, and whether it could be reached lately."""
+
+    __slots__ = ("address", "avoid_until", "id", "idle", "in_flight", "port", "removed")
+
+    def __init__(self, id: str, address: str, port: int) -> None:
+        self.id = id
+        self.address = address
+        self.port = port
+        self.in_flight = 0
+        self.avoid_until = 0.0
+        self.idle: list[Upstream] = []
+        self.removed = False
+
+    def take_idle(self, now: float, *, fresh: bool) -> Upstream | None:
+        """The connection used last; with ``fresh`` only if that was a moment ago."""
+        if not self.idle or (fresh and now - self.idle[-1].idle_since > FRESH_SECONDS):
+            return None
+        return self.idle.pop()
+
+    def remove(self) -> None:
+        """It gets no more requests; those in flight go on."""
+        self.removed = True
+        idle, self.idle = self.idle, []
+        for upstream in idle:
+            upstream.close()
+
+
+class Upstream(Stream):
+    """A connection to one container."""
+
+    __slots__ = ("backend", "idle_since", "reused", "user")
+
+    def __init__(self, worker: Worker, backend: BackendState, user: User) -> None:
+        self.backend = backend
+        self.user: User | None = user
+        self.idle_since = 0.0
+        self.reused = False
+        family = socket.AF_INET6 if ":" in backend.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        super().__init__(worker, sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex((backend.address, backend.port))
+        if code in (0, errno.EINPROGRESS):
+            self.start_connecting()
+        else:
+            # told in the next turn of the loop: the caller is not ready to hear it yet
+            worker.soon(self._refused)
+
+    @property
+    def connecting(self) -> bool:
+        return self.state == CONNECTING
+
+    def _refused(self) -> None:
+        if self.state != CLOSED:
+            self.on_end("connect_failed")
+
+    def use(self, user: User) -> None:
+        self.user = user
+        self.reused = True
+
+    def park(self, now: float) -> None:
+        """Keep it for the next request, unless there are enough."""
+        self.user = None
+        backend = self.backend
+        if backend.removed or len(backend.idle) >= IDLE_PER_BACKEND or self.state == CLOSED or self.paused:
+            self.close()
+            return
+        self.idle_since = now
+        backend.idle.append(self)
+
+    # -- what the stream tells ---------------------------------------------------------------------
+
+    def on_connected(self) -> None:
+        if self.user is not None:
+            self.user.upstream_connected(self)
+
+    def on_data(self, data: bytes) -> None:
+        if self.user is not None:
+            self.user.upstream_data(self, data)
+        else:
+            self.close()  # an app that speaks unasked
+
+    def on_drained(self) -> None:
+        if self.user is not None:
+            self.user.upstream_drained(self)
+
+    def on_end(self, error: str) -> None:
+        user, self.user = self.user, None
+        self.close()
+        if error == "connect_failed":
+            self.backend.avoid_until = self.worker.now() + AVOID_SECONDS
+        if user is not None:
+            user.upstream_ended(self, error)
+
+    def on_fault(self) -> None:
+        user, self.user = self.user, None
+        self.close()
+        abort: Any = getattr(user, "abort", None)
+        if abort is not None:
+            abort()
+
+    def close(self) -> None:
+        if self in self.backend.idle:
+            self.backend.idle.remove(self)
+        super().close()
