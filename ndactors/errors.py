@@ -50,7 +50,8 @@ class Invalid(NextDeployError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake in a configuration file. ``line`` and ``column`` count from 1; ``path`` is dotted."""
+    """One mistake in a configuration. ``line`` and ``column`` count from 1; ``path`` is dotted. Line 0 is for what is
+    in no file: ``path`` then says where it is from."""
 
     line: int
     column: int
@@ -71,7 +72,7 @@ class ConfigurationError(Invalid):
     def lines(self) -> list[str]:
         """``file:line:column: path: message``, one for each problem."""
         return [
-            f"{self.source}:{p.line}:{p.column}: " + (f"{p.path}: " if p.path else "") + p.message
+            (f"{self.source}:{p.line}:{p.column}: " if p.line else "") + (f"{p.path}: " if p.path else "") + p.message
             for p in self.problems
         ]
 

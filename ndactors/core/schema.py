@@ -1,0 +1,450 @@
+"""The schema of `nextdeploy.yml`, both roles. What a key means is in `docs/configuration.md`; a test holds the two
+together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .fields import (
+    Address,
+    Block,
+    Bool,
+    Cidr,
+    Command,
+    Duration,
+    Either,
+    Env,
+    Field,
+    Int,
+    ListOf,
+    MapOf,
+    Num,
+    Of,
+    RateOf,
+    Size,
+    Str,
+    Word,
+    plain,
+)
+
+NAME = r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?"
+NAME_HINT = "Not a valid name; use a-z, 0-9 and -, at most 40 characters."
+LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+DOMAIN = rf"\*|(?:\*\.)?(?=.{{1,253}}$)(?:{LABEL}\.)*{LABEL}"
+URL = r"https?://[^\s]+"
+SIGNAL = r"(?:SIG)?[A-Z][A-Z0-9+-]{1,12}|\d{1,2}"
+FIELDS = r"(?:\*|\d+(?:-\d+)?)(?:/\d+)?(?:,(?:\*|\d+(?:-\d+)?)(?:/\d+)?)*"
+WORDS = rf"(?:{FIELDS}|[A-Za-z,-]+)"
+SPECIAL = "@(?:deploy|yearly|annually|monthly|weekly|daily|midnight|hourly)"
+CRON = rf"{SPECIAL}|{FIELDS} {FIELDS} {FIELDS} {WORDS} {WORDS}"
+SCHEDULE_HINT = "Not a valid schedule; write five fields, or @hourly, @daily, @weekly, @monthly, @deploy."
+VOLUME = r"[^:\s][^:]*:/[^:]*(?::(?:ro|rw))?"
+CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
+
+
+class Status(Str):
+    schema = {"type": ["string", "integer"]}
+
+    def convert(self, value: Any) -> Any:
+        value = plain(value)
+        text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+        low, dash, high = text.partition("-")
+        if low.isdigit() and (high.isdigit() or not dash):
+            bounds = int(low), int(high or low)
+            if 100 <= bounds[0] <= bounds[1] <= 599:
+                return bounds
+        raise ValueError("Not a valid status; write it like 200 or 200-399.")
+
+    def json_schema(self) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+class PathText(Str):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(r"/[^\s?#]*", "Not a valid path; it starts with / and has no spaces.", **kwargs)
+
+
+class OrAuto(Either):
+    """The word ``auto``, or what ``long`` takes."""
+
+    def __init__(self, long: Any, **kwargs: Any) -> None:
+        super().__init__(long, lambda value: value, {"const": "auto"}, allow_none=True, **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        return None if value == "auto" else self.long.deserialize(value)
+
+
+class Edge(Block):
+    class Limits(Block):
+        header_bytes = Size()
+        header_timeout = Duration(above_zero=True)
+        idle_timeout = Duration(above_zero=True)
+        body_bytes = Size()
+        connections = Int(1)
+
+    class Capture(Block):
+        headers = Bool()
+        body_bytes = Size()
+        redact = ListOf(Str())
+        redact_query = ListOf(Str())
+        client_ip = Word("full", "truncated", "none")
+
+    http = Address(may_be_empty=True)
+    https = Address(may_be_empty=True)
+    workers = OrAuto(Int(1, 64))
+    trusted_proxies = ListOf(Cidr())
+    limits = Of(Limits)
+    capture = Of(Capture)
+
+
+class Admin(Block):
+    class User(Block):
+        name = Str(r"[A-Za-z0-9_.@-]{1,64}", "Not a valid user name.", required=True)
+        password_hash = Str(
+            r"(\$argon2|scrypt:|pbkdf2:).+",
+            "Not a password hash; it starts with $argon2, scrypt: or pbkdf2:.",
+            required=True,
+        )
+        role = Word("viewer", "operator", "admin")
+
+    listen = Address()
+    domain = Str(DOMAIN, "Not a valid domain.", allow_none=True)
+    metrics_auth = OrAuto(Bool())
+    users = ListOf(Of(User))
+    allowed_origins = ListOf(Str())
+
+
+class Registry(Block):
+    username = Str(required=True)
+    password = Str(required=True)
+
+
+class Allow(Block):
+    host_paths = ListOf(Str())
+    host_commands = Bool()
+    capabilities = ListOf(Str(CAPABILITY, "Not a capability."))
+
+
+class Build(Block):
+    context = Str()
+    dockerfile = Str(allow_none=True)
+    args = Env()
+    target = Str(allow_none=True)
+    platform = Str(allow_none=True)
+    secrets = ListOf(Str())
+
+
+class Resources(Block):
+    cpus = Num(0, above=True, allow_none=True)
+    memory = Size(allow_none=True)
+    pids = Int(1)
+
+
+class Scale(Block):
+    min = Int(0)
+    max = Int(1)
+    cpu = Num(0, 100, above=True, allow_none=True)
+    memory = Num(0, 100, above=True, allow_none=True)
+    rps = Num(0, above=True, allow_none=True)
+    p95 = Duration(allow_none=True)
+    up_after = Duration()
+    down_after = Duration()
+    idle_to_zero = Duration()
+
+
+class Healthcheck(Block):
+    path = PathText()
+    host = Str(allow_none=True)
+    tcp = Bool()
+    command = Command(allow_none=True)
+    interval = Duration(above_zero=True)
+    timeout = Duration(above_zero=True)
+    retries = Int(1, 100)
+    restart_after = Duration()
+    start_period = Duration()
+    status = Status()
+
+
+POLICIES = ("always", "unless-stopped", "on-failure", "no")
+
+
+class Restart(Block):
+    policy = Word(*POLICIES)
+    max_restarts = Int(0)
+    within = Duration(above_zero=True)
+    backoff = Duration()
+    backoff_max = Duration()
+
+
+def _policy(value: Any) -> Any:
+    if value is False:
+        value = "no"
+    if value not in POLICIES:
+        raise ValueError(f"Must be one of: {', '.join(POLICIES)}.")
+    return {"policy": value}
+
+
+class Deploy(Block):
+    class Canary(Block):
+        steps = ListOf(Int(1, 100))
+        hold = Duration()
+        max_error_rate = Num(0, 100)
+        max_p95_ratio = Num(0, above=True)
+
+    strategy = Word("rolling", "canary", "recreate")
+    timeout = Duration(above_zero=True)
+    drain = Duration()
+    keep = Int(1)
+    skew = Duration()
+    canary = Of(Canary)
+
+
+class Mirror(Block):
+    cooldown = Duration()
+    sync = ListOf(PathText())
+    every = Duration(above_zero=True)
+    max_lag = Duration()
+
+
+def _mirror(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("Not a valid mirror; write true, or a mapping.")
+    return {} if value else {"off": True}
+
+
+class RateLimit(Block):
+    per_ip = RateOf(allow_none=True)
+    per_app = RateOf(allow_none=True)
+    burst = Int(0)
+
+
+class Timeouts(Block):
+    connect = Duration(above_zero=True)
+    response = Duration(above_zero=True)
+
+
+class Http(Block):
+    redirects = MapOf(Str())
+    headers = MapOf(Str(r"[^\r\n]*", "Must be one line."), r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "Not a header name.")
+    basic_auth = MapOf(Str())
+    allow = ListOf(Cidr())
+    error_pages = Str(allow_none=True)
+
+
+class ProcessKeys(Block):
+    """What a process has of its own or inherits from its app."""
+
+    command = Command(allow_none=True)
+    entrypoint = Command(allow_none=True)
+    user = Str(allow_none=True)
+    workdir = Str(allow_none=True)
+    port = Int(1, 65535, allow_none=True)
+    env = Env()
+    env_file = Str(allow_none=True)
+    secrets = ListOf(
+        Str(r"[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z0-9_.-]+)?", "Not a valid secret; write NAME or NAME:STORE_NAME.")
+    )
+    volumes = ListOf(Str(VOLUME, "Not a valid volume; write name:/path, ./folder:/path or /folder:/path:ro."))
+    networks = ListOf(Str(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "Not a valid network name."))
+    resources = Of(Resources)
+    replicas = Int(0, 1000)
+    scale = Of(Scale)
+    healthcheck = Of(Healthcheck)
+    restart = Either(Of(Restart), _policy, {"enum": list(POLICIES)})
+    stop_grace = Duration()
+    stop_signal = Str(SIGNAL, "Not a signal; write it like SIGTERM.")
+    cap_add = ListOf(Str(CAPABILITY, "Not a capability."))
+    cap_drop = ListOf(Str(CAPABILITY, "Not a capability."))
+
+
+class Process(ProcessKeys):
+    schedule = Str(CRON, SCHEDULE_HINT, allow_none=True)
+    timeout = Duration(allow_none=True)
+
+
+class AppBackup(Block):
+    command = Command(required=True)
+    schedule = Str(CRON, "Not a valid schedule.")
+
+
+def _build(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("Not a valid build; write a folder, or a mapping.")
+    return {"context": value}
+
+
+class App(ProcessKeys):
+    image = Str(r"\S+", "Not a valid image name.", allow_none=True)
+    build = Either(Of(Build), _build, {"type": "string"})
+    processes = MapOf(Of(Process), NAME, NAME_HINT)
+    domains = ListOf(Str(DOMAIN, "Not a valid domain; write it like shop.example.com, *.example.com or *."), alone=True)
+    path = PathText()
+    strip_path = Bool()
+    deploy = Of(Deploy)
+    mirror = Either(Of(Mirror), _mirror, {"type": "boolean"})
+    sticky = Bool()
+    rate_limit = Of(RateLimit)
+    timeouts = Of(Timeouts)
+    http = Of(Http)
+    backup = Of(AppBackup)
+
+
+class Retain(Block):
+    days = Num(0, above=True)
+    bytes = Size()
+
+
+class Bucket(Block):
+    endpoint = Str(allow_none=True)
+    bucket = Str(required=True)
+    region = Str(allow_none=True)
+    prefix = Str()
+    access_key = Str(allow_none=True)
+    secret_key = Str(allow_none=True)
+
+
+class Logs(Block):
+    class Rotate(Block):
+        size = Size()
+        files = Int(1, 1000)
+
+    class Archive(Block):
+        s3 = Of(Bucket)
+
+    level = Word("debug", "info", "warning", "error", "critical")
+    rotate = Of(Rotate)
+    retain = Of(Retain)
+    archive = Of(Archive)
+
+
+class Requests(Block):
+    retain = Of(Retain)
+    export = Str(URL, "Not a valid URL.", allow_none=True)
+
+
+KINDS = (
+    *("crash", "oom", "healthcheck_failed", "failover", "high_cpu", "high_memory", "high_disk", "anomaly"),
+    *("deploy", "error", "budget"),
+)
+
+
+class Monitoring(Block):
+    class Thresholds(Block):
+        cpu = Num(0, 100)
+        memory = Num(0, 100)
+        disk = Num(0, 100)
+        swap = Num(0, 100)
+
+    class Anomaly(Block):
+        sigma = Num(0, above=True)
+        window = Duration(above_zero=True)
+
+    class Alert(Block):
+        class Email(Block):
+            to = ListOf(Str(r"[^@\s]+@[^@\s]+", "Not a valid address."), alone=True, required=True)
+            sender = Str(r"[^@]+@[^@]+", "Not a valid address.", data_key="from", required=True)
+            smtp = Address(required=True)
+            username = Str(allow_none=True)
+            password = Str(allow_none=True)
+            starttls = Bool()
+
+        webhook = ListOf(Str(URL, "Not a valid URL."), alone=True)
+        slack_webhook = Str(URL, "Not a valid URL.", allow_none=True)
+        email = Of(Email)
+        notify_on = ListOf(Word(*KINDS))
+
+    interval = Duration(above_zero=True)
+    thresholds = Of(Thresholds)
+    anomaly = Of(Anomaly)
+    alert = Of(Alert)
+
+
+class Usage(Block):
+    class Prices(Block):
+        ram_gib_hour = Num()
+        cpu_hour = Num()
+        egress_gib = Num()
+        million_requests = Num()
+
+    prices = Of(Prices)
+    caps = MapOf(Num())
+
+
+class Ssl(Block):
+    enabled = OrAuto(Bool())
+    provider = Word("letsencrypt", "custom")
+    email = Str(allow_none=True)
+    directory = Str(URL, "Not a valid URL.", allow_none=True)
+    redirect = Bool()
+    cert = Str(allow_none=True)
+    key = Str(allow_none=True)
+    dns = MapOf(Str(), allow_none=True)
+
+
+class Database(Block):
+    type = Word("postgres", "mysql")
+    host = Str()
+    port = Int(1, 65535, allow_none=True)
+    username = Str(allow_none=True)
+    password = Str(allow_none=True)
+    name = Str(required=True)
+    migrate_on_deploy = Bool()
+
+
+class Backup(Block):
+    class Storage(Bucket):
+        provider = Word("s3", "local")
+        path = Str(allow_none=True)
+        bucket = Str(allow_none=True)
+
+    enabled = Bool()
+    frequency = Str(rf"hourly|daily|weekly|monthly|{CRON}", "Not a valid frequency; write daily, weekly or a schedule.")
+    retention_days = Int(1)
+    storage = Of(Storage)
+
+
+class Webhook(Block):
+    on_success = ListOf(Command())
+    on_failure = ListOf(Command())
+
+
+class Overlay(Field):
+    """Any part of the file; merged before anything is checked."""
+
+    schema = {"type": ["object", "null"]}
+
+    def convert(self, value: Any) -> Any:
+        return value
+
+
+class Project(Block):
+    """What a project's own file may hold."""
+
+    version = Str(r"1(?:\.0)?", "Must be 1.0.")
+    project = Str(NAME, NAME_HINT)
+    server = Str(r"(?:ssh|https)://\S+", "Not a valid server; write ssh://user@host or https://host.", allow_none=True)
+    apps = MapOf(Of(App), NAME, NAME_HINT)
+    environments = MapOf(Overlay())
+
+
+class Server(Project):
+    """What the server's file may hold."""
+
+    class Geoip(Block):
+        database = Str(allow_none=True)
+
+    state_dir = Str(allow_none=True)
+    engine = Word("auto", "docker", "process", "swarm")
+    edge = Of(Edge)
+    geoip = Of(Geoip)
+    admin = Of(Admin)
+    registries = MapOf(Of(Registry))
+    allow = Of(Allow)
+    logs = Of(Logs)
+    requests = Of(Requests)
+    monitoring = Of(Monitoring)
+    usage = Of(Usage)
+    ssl = Of(Ssl)
+    database = Of(Database)
+    backup = Of(Backup)
+    webhook = Of(Webhook)

@@ -1,0 +1,70 @@
+"""Keys that load but do nothing yet: each gets one warning that says so. Whoever builds a feature takes its line out."""
+
+from __future__ import annotations
+
+from ..errors import Problem
+from .environments import Document, Path
+
+UNBUILT: dict[str, str] = {
+    "server": "remote deploys",
+    "geoip": "countries by address",
+    "admin.domain": "the API at a domain",
+    "admin.allowed_origins": "live updates to other origins",
+    "registries": "pulling images",
+    "allow": "project files",
+    "apps.*.build": "building images",
+    "apps.*.secrets": "the secret store",
+    "apps.*.scale": "autoscaling",
+    "apps.*.mirror": "failover to a mirror",
+    "apps.*.sticky": "cookie affinity",
+    "apps.*.rate_limit": "rate limits",
+    "apps.*.http": "redirects, headers and access rules",
+    "apps.*.backup": "backups",
+    "apps.*.deploy.keep": "old images",
+    "apps.*.deploy.skew": "skew protection",
+    "apps.*.deploy.canary": "canaries",
+    "apps.*.processes.*.secrets": "the secret store",
+    "apps.*.processes.*.scale": "autoscaling",
+    "apps.*.processes.*.schedule": "schedules",
+    "apps.*.processes.*.timeout": "schedules",
+    "edge.https": "HTTPS",
+    "edge.capture": "request records",
+    "logs.retain": "the log store",
+    "logs.archive": "the log archive",
+    "requests": "request records",
+    "monitoring.thresholds": "alerts",
+    "monitoring.anomaly": "alerts",
+    "monitoring.alert": "alerts",
+    "usage": "usage figures",
+    "ssl": "HTTPS",
+    "database": "DATABASE_URL",
+    "backup": "backups",
+    "webhook": "webhooks",
+}
+
+
+def unbuilt_warnings(document: Document) -> list[Problem]:
+    """One for each such key that the file gives."""
+    found: list[Problem] = []
+    for pattern, feature in UNBUILT.items():
+        for path in _matches(document.tree, pattern.split("."), ()):
+            found.append(
+                document.problem(path, f"This loads, but {feature} cannot be had yet: it has no effect.", at_key=True)
+            )
+    if document.tree.get("engine") == "swarm":
+        found.append(document.problem(("engine",), "Swarm cannot be had yet; the Docker Engine is used."))
+    for name, app in (document.tree.get("apps") or {}).items():
+        if isinstance(app, dict) and (app.get("deploy") or {}).get("strategy") == "canary":
+            words = "This loads, but canaries cannot be had yet: it rolls."
+            found.append(document.problem(("apps", name, "deploy", "strategy"), words))
+    return found
+
+
+def _matches(tree: object, parts: list[str], path: Path) -> list[Path]:
+    if not parts:
+        return [path]
+    if not isinstance(tree, dict):
+        return []
+    # what is empty, null or false asks for nothing
+    keys = list(tree) if parts[0] == "*" else [parts[0]] if tree.get(parts[0]) else []
+    return [found for key in keys for found in _matches(tree[key], parts[1:], (*path, key))]
