@@ -48,7 +48,8 @@ class World:
     host: Any
     stamp: Callable[[], str]
     new_pool: Callable[[Settings, Callable[[Any], None], Callable[[str], None]], EdgePool]
-    answers: dict[type, object]
+    leave_edge: Callable[[], bool]
+    answers: dict[type, Callable[[], object]]
     open_admin: Callable[[Refs], Server]
     open_control: Callable[[Refs], Server]
     snapshot_versions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -84,7 +85,8 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.edge,
                 ProxyActor,
-                *(current, world.epoch, world.snapshot_versions, world.new_pool, refs.apps, refs.events, world.state),
+                *(current, world.epoch, world.snapshot_versions, world.new_pool, world.leave_edge),
+                *(refs.apps, refs.events, world.state),
                 stop_within=EDGE_STOP_SECONDS,
             ),
             Child(

@@ -1,18 +1,18 @@
-"""DaemonActor: who this daemon is. It answers with what was fixed at its start."""
+"""DaemonActor: who this daemon is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..runtime.actor import Actor
 
 
 class DaemonActor(Actor):
-    """``answers``: one fixed answer for each kind of query."""
+    """``answers``: for each kind of query, what makes its answer."""
 
-    def __init__(self, answers: Mapping[type, object]) -> None:
+    def __init__(self, answers: Mapping[type, Callable[[], object]]) -> None:
         self._answers = answers
 
     def receive(self, message: object) -> object:
         answer = self._answers.get(type(message))
-        return answer if answer is not None else super().receive(message)
+        return answer() if answer is not None else super().receive(message)

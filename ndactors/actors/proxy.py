@@ -19,6 +19,8 @@ from ..runtime.actor import Actor
 from ..runtime.ref import Ref
 from ..runtime.timers import Timer
 
+STOP_SECONDS = 10.0
+"""How long requests in flight may take at the end."""
 GATHER_SECONDS = 0.005
 """Changes that come together go out as one snapshot."""
 
@@ -30,7 +32,13 @@ class EdgePool(Protocol):
 
     def publish(self, snapshot: RoutingSnapshot) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave it running."""
+        ...
+
+    def stop(self, deadline: float) -> None:
+        """End it in good order."""
+        ...
 
 
 NewPool = Callable[[Settings, Callable[[EdgeReport], None], Callable[[str], None]], EdgePool]
@@ -80,6 +88,7 @@ class ProxyActor(Actor):
         epoch: int,
         versions: Iterator[int],
         new_pool: NewPool,
+        leave_edge: Callable[[], bool],
         apps: Ref,
         events: Ref,
         state: StateStore,
@@ -88,6 +97,7 @@ class ProxyActor(Actor):
         self._epoch = epoch
         self._versions = versions
         self._new_pool = new_pool
+        self._leave_edge = leave_edge
         self._apps = apps
         self._events = events
         self._state = state
@@ -111,8 +121,12 @@ class ProxyActor(Actor):
         self.after(PATIENCE_SECONDS, PatienceOver())
 
     def on_stop(self) -> None:
-        if self._pool is not None:
+        if self._pool is None:
+            return
+        if self._leave_edge():
             self._pool.close()
+        else:
+            self._pool.stop(STOP_SECONDS)
 
     def on_crash(self, error: BaseException) -> None:
         if self._pool is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import field
 
 from .base import Message, Value
-from .edge import EdgeReport
+from .edge import EdgeReport, Histogram
 
 # -- the supervision tree --------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ class GetEngine(Message, frozen=True, kw_only=True):
 
 
 class DaemonView(Value, frozen=True, kw_only=True):
-    """The daemon itself: fixed at its start."""
+    """The daemon itself. ``hub_lag`` is how late its event loop was, every tenth of a second."""
 
     version: str
     environment: str
@@ -190,6 +190,7 @@ class DaemonView(Value, frozen=True, kw_only=True):
     started_at: float
     config_path: str
     state_dir: str
+    hub_lag: Histogram | None = None
 
 
 class GetDaemon(Message, frozen=True, kw_only=True):

@@ -1,0 +1,199 @@
+"""The control socket: one unix socket, two dialects told apart by the first byte. HTTP is the API, for people and their
+tools; a frame's length begins with a zero byte and is the link, for processes of ours that ask actors."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import gevent
+import msgspec
+from gevent.event import AsyncResult
+from gevent.lock import RLock
+from gevent.pywsgi import WSGIServer
+
+from .. import errors
+from ..errors import ActorStopped, AskTimeout, LinkError, NextDeployError
+from ..messages.control import ANSWERS, Answer, Ask, AskFailed
+from ..runtime.link import FrameReader, connect_unix, encode, listen_unix
+from .admin_server import Handler
+
+log = logging.getLogger("ndactors.control")
+
+GROUP = "nextdeploy"
+FIRST_BYTE_SECONDS = 10.0
+ASK_SECONDS = 10.0
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Askee(Protocol):
+    def ask(self, message: Any, timeout: float = ...) -> Any: ...
+
+
+class ControlServer:
+    """``asks``: who can be asked over the link, by name. Whoever may open the socket is trusted (0660, and the group
+    ``nextdeploy`` if there is one)."""
+
+    def __init__(self, path: Path, asks: Mapping[str, Askee], app: Any) -> None:
+        self._path = path
+        self._asks = asks
+        self._listener = listen_unix(path, 0o660)
+        try:
+            os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+        except (KeyError, PermissionError):
+            log.debug("the control socket belongs to this user's group")
+        self._http = WSGIServer(_Unlistened(), app, handler_class=Handler, log=None, error_log=log)
+        self._http.init_socket = lambda: None
+        self._serving: gevent.Greenlet | None = None
+        self._peers: set[gevent.Greenlet] = set()
+
+    def start(self) -> None:
+        self._http.set_environ({"SERVER_NAME": "control", "SERVER_PORT": "0"})
+        self._serving = gevent.spawn(self._accept)
+
+    def stop(self) -> None:
+        if self._serving is not None:
+            self._serving.kill()
+        self._listener.close()
+        gevent.killall(list(self._peers), block=False)
+        self._path.unlink(missing_ok=True)
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            peer = gevent.spawn(self._serve, sock)
+            self._peers.add(peer)
+            peer.link(self._peers.discard)
+
+    def _serve(self, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(FIRST_BYTE_SECONDS)
+            first = sock.recv(1, socket.MSG_PEEK)
+            sock.settimeout(None)
+            if first == b"\0":
+                self._serve_link(sock)
+            elif first:
+                self._http.handle(sock, ("local", 0))
+        except (OSError, LinkError) as error:
+            log.debug("control peer: %s", error)
+        finally:
+            sock.close()
+
+    def _serve_link(self, sock: socket.socket) -> None:
+        reader: FrameReader[Ask] = FrameReader(Ask, limit=1 << 20)
+        lock = RLock()
+        while True:
+            data = sock.recv(1 << 16)
+            if not data:
+                return
+            for ask in reader.feed(data):
+                gevent.spawn(self._answer, sock, lock, ask)
+
+    def _answer(self, sock: socket.socket, lock: RLock, ask: Ask) -> None:
+        reply: Answer | AskFailed
+        try:
+            askee = self._asks.get(ask.to)
+            if askee is None:
+                raise errors.NotFound(f"nobody here is called {ask.to}")
+            value = askee.ask(ask.message, ASK_SECONDS)
+            reply = Answer(id=ask.id, body=msgspec.Raw(_encoder.encode(value)))
+            frame = encode(reply)
+        except NextDeployError as error:
+            frame = encode(AskFailed(id=ask.id, error=type(error).__name__, detail=str(error)))
+        with lock:
+            try:
+                sock.sendall(frame)
+            except OSError as error:
+                log.debug("control peer: %s", error)
+
+
+class _Unlistened:
+    """pywsgi wants a listener; connections are handed to it one by one instead."""
+
+    family = socket.AF_UNIX
+
+    def getsockname(self) -> str:
+        return "control"
+
+
+class ControlClient:
+    """Asks the daemon from another process; connects when needed, again when the daemon was started anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sock: socket.socket | None = None
+        self._waiting: dict[int, AsyncResult] = {}
+        self._count = 0
+        self._lock = RLock()
+
+    def ask(self, to: str, message: Any, timeout: float) -> Any:
+        result: AsyncResult = AsyncResult()
+        with self._lock:
+            self._count += 1
+            id = self._count
+            frame = encode(Ask(id=id, to=to, message=message))
+            self._waiting[id] = result
+            try:
+                self._connection().sendall(frame)
+            except OSError as error:
+                self._waiting.pop(id, None)
+                self._drop()
+                raise ActorStopped(f"the daemon does not answer on {self._path}: {error.strerror or error}") from error
+        try:
+            answer = result.get(timeout=timeout)
+        except gevent.Timeout as error:
+            raise AskTimeout(f"{to} did not answer {type(message).__name__} within {timeout:g} s") from error
+        finally:
+            self._waiting.pop(id, None)
+        if isinstance(answer, AskFailed):
+            kind = getattr(errors, answer.error, NextDeployError)
+            raise kind(answer.detail)
+        expected = ANSWERS.get(type(message), Any)
+        return msgspec.msgpack.decode(answer.body, type=expected)
+
+    def _connection(self) -> socket.socket:
+        if self._sock is None:
+            self._sock = connect_unix(self._path)
+            self._sock.settimeout(None)
+            gevent.spawn(self._read, self._sock)
+        return self._sock
+
+    def _read(self, sock: socket.socket) -> None:
+        reader: FrameReader[Answer | AskFailed] = FrameReader(Answer | AskFailed)
+        try:
+            while True:
+                data = sock.recv(1 << 18)
+                if not data:
+                    break
+                for message in reader.feed(data):
+                    waiting = self._waiting.pop(message.id, None)
+                    if waiting is not None:
+                        waiting.set(message)
+        except (OSError, LinkError) as error:
+            log.warning("the daemon's link: %s", error)
+        if self._sock is sock:
+            self._drop()
+
+    def _drop(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+        waiting, self._waiting = self._waiting, {}
+        for result in waiting.values():
+            result.set_exception(ActorStopped("the daemon ended the connection"))
+
+
+class RemoteRef:
+    """An actor of the daemon, from another process."""
+
+    def __init__(self, client: ControlClient, name: str) -> None:
+        self._client = client
+        self.name = name
+
+    def ask(self, message: Any, timeout: float = ASK_SECONDS) -> Any:
+        return self._client.ask(self.name, message, timeout)

@@ -1,0 +1,340 @@
+"""The daemon's life: read the file, take the state folder, start the tree, obey signals, stop in good order. Loaded by
+``__main__`` alone, once gevent has patched the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import argon2
+import gevent
+import msgspec
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from . import __version__
+from .adapters.admin_server import AdminServer
+from .adapters.config_file import ConfigFile
+from .adapters.control_socket import ControlServer
+from .adapters.docker_engine import DockerEngine, docker_present
+from .adapters.edge_pool import EdgePool
+from .adapters.host_statistics import HostStatistics
+from .adapters.journal import open_journal
+from .adapters.probe import SocketProber
+from .adapters.process_engine import ProcessEngine
+from .adapters.sqlite_events import SqliteEvents
+from .adapters.state_files import StateFiles, StateLock, replace_file, saved
+from .cli.daemon import config_path, parse, state_folder
+from .core.model import Settings, User
+from .core.specs import Owner
+from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
+from .messages.containers import RecordEvent, ReloadConfig
+from .messages.control import GetWebSettings, WebSettings
+from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
+from .messages.queries import DaemonView, GetDaemon, GetEdge
+from .ports import ContainerEngine
+from .runtime.lag import LagMeter
+from .runtime.ref import Ref
+from .runtime.root import Root
+from .tree import Refs, World, tree
+
+log = logging.getLogger("ndactors.daemon")
+
+DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
+"""Exit codes."""
+STOP_SECONDS = 60.0
+EDGE_STOP_SECONDS = 10.0
+GREETING_SECONDS = 15.0
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes this daemon recognise its own: ``id`` is on every container, ``epoch`` grows with each start. ``key``
+    signs sessions and tokens."""
+
+    id: str
+    epoch: int
+    key: bytes
+
+
+def run(argv: list[str]) -> int:
+    arguments = parse(argv, os.environ)
+    try:
+        config = ConfigFile(config_path(arguments.config), arguments.env, arguments.set, os.environ, off_loop)
+    except ConfigurationError as error:
+        return _complain(WRONG, *error.lines())
+    if arguments.check:
+        for line in config.warnings:
+            sys.stderr.write(f"warning: {line}\n")
+        sys.stdout.write(config.render())
+        return DONE
+    open_journal(config.current().logs.level, terminal=sys.stderr.isatty())
+    for line in config.warnings:
+        log.warning("%s", line)
+    folder = state_folder(config.current().state_dir, config.path, os.environ, root=os.geteuid() == 0)
+    lock = StateLock(folder)
+    try:
+        lock.acquire()
+    except StateLocked as error:
+        return _complain(REFUSED, f"nextdeployd: {error}")
+    except NextDeployError as error:
+        return _complain(FAILED, f"nextdeployd: {error}")
+    try:
+        return Daemon(config, folder, arguments).serve()
+    except NextDeployError as error:
+        return _complain(FAILED, f"nextdeployd: {error}")
+    finally:
+        lock.release()
+
+
+class Daemon:
+    """One run, from its start to its end."""
+
+    def __init__(self, config: ConfigFile, folder: Path, arguments: argparse.Namespace) -> None:
+        self._config = config
+        self._folder = folder
+        self._arguments = arguments
+        self._refs = Refs()
+        self._lag_counts = [0] * (len(LATENCY_BUCKETS) + 1)
+        self._lag_total = 0.0
+        self._lag = LagMeter(self._late)
+        self._state = StateFiles(folder / "state", self._report)
+        self._identity = _identity(self._state)
+        self._started = time.time()
+        self._events = SqliteEvents(folder / "events.db", self._report, off_loop)
+        self._engines = self._make_engines(config.current())
+        self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
+        self._password, users = _users(config.current(), folder)
+        self._web = WebSettings(
+            users=users,
+            key=self._identity.key,
+            metrics_open=_metrics_open(config.current()),
+            project=config.current().project,
+            environment=config.current().environment,
+        )
+        self._admin: AdminServer | None = None
+        self._stopping = False
+
+    def serve(self) -> int:
+        arguments, refs = self._arguments, self._refs
+        over = Event()
+        signals = [
+            gevent.signal_handler(signal.SIGTERM, over.set),
+            gevent.signal_handler(signal.SIGINT, over.set),
+            gevent.signal_handler(signal.SIGHUP, lambda: refs.config.tell(ReloadConfig())),
+        ]
+        self._lag.start()
+        root = Root(tree(self._world(), refs))
+        refs.events.tell(
+            RecordEvent(kind="daemon.started", reason=f"nextdeploy {__version__}, epoch {self._identity.epoch}")
+        )
+        greeting = gevent.spawn(self._greet)
+        over.wait()
+        greeting.kill()
+        log.info("stopping")
+        refs.events.tell(RecordEvent(kind="daemon.stopping"))
+        self._stopping = True
+        in_time = root.stop(STOP_SECONDS)
+        if not arguments.leave_edge:
+            self._stop_engines(stop_containers=arguments.stop_apps)
+        self._events.close()
+        for engine in self._engines.values():
+            engine.close()
+        self._lag.stop()
+        for handler in signals:
+            handler.cancel()
+        return DONE if in_time else FAILED
+
+    # -- the world ---------------------------------------------------------------------------------
+
+    def _world(self) -> World:
+        settings, identity = self._config.current(), self._identity
+        return World(
+            config=self._config,
+            owner=Owner(project=settings.project, daemon=identity.id),
+            epoch=identity.epoch,
+            state=self._state,
+            event_store=self._events,
+            engines=self._engines,
+            docker_present=settings.engine != "process" and docker_present(),
+            prober=SocketProber(),
+            lag=self._lag,
+            host=HostStatistics(),
+            stamp=_now,
+            new_pool=self._new_pool,
+            leave_edge=lambda: not self._stopping or bool(self._arguments.leave_edge),
+            answers={GetDaemon: self._view, GetWebSettings: lambda: self._web},
+            open_admin=self._open_admin,
+            open_control=self._open_control,
+        )
+
+    def _make_engines(self, settings: Settings) -> dict[str, ContainerEngine]:
+        engines: dict[str, ContainerEngine] = {}
+        if settings.engine != "process":
+            engines["docker"] = DockerEngine(self._folder, self._identity.id)
+        if settings.engine in ("auto", "process"):
+            engines["process"] = ProcessEngine(self._folder, self._identity.id)
+        return engines
+
+    def _new_pool(
+        self, settings: Settings, on_report: Callable[[EdgeReport], None], on_change: Callable[[str], None]
+    ) -> EdgePool:
+        return EdgePool(
+            self._folder,
+            http=settings.edge.http,
+            workers=settings.edge.workers,
+            epoch=self._identity.epoch,
+            version=__version__,
+            on_report=on_report,
+            on_change=on_change,
+        )
+
+    def _wsgi(self) -> Any:
+        import web
+
+        refs = self._refs
+        engine = refs.engines.get("docker" if "docker" in refs.engines and docker_present() else "process")
+        asked = web.Refs(
+            root=refs.root,
+            daemon=refs.daemon,
+            apps=refs.apps,
+            events=refs.events,
+            edge=refs.edge,
+            host=refs.host,
+            engine=engine or next(iter(refs.engines.values())),
+        )
+        return asked, web.create_app(asked, self._web)
+
+    def _open_admin(self, refs: Refs) -> AdminServer:
+        self._admin = AdminServer(self._config.current().admin.listen, self._wsgi()[1])
+        return self._admin
+
+    def _open_control(self, refs: Refs) -> ControlServer:
+        asked, app = self._wsgi()
+        names = {"edge": "proxy"}
+        asks = {names.get(field, field): ref for field, ref in asked._asdict().items()}
+        return ControlServer(self._folder / "control.sock", asks, app)
+
+    def _view(self) -> DaemonView:
+        settings = self._config.current()
+        return DaemonView(
+            version=__version__,
+            environment=settings.environment,
+            project=settings.project,
+            daemon_id=self._identity.id,
+            epoch=self._identity.epoch,
+            pid=os.getpid(),
+            started_at=self._started,
+            config_path=str(self._config.path),
+            state_dir=str(self._folder),
+            hub_lag=Histogram(counts=tuple(self._lag_counts), total=self._lag_total),
+        )
+
+    # -- small things ------------------------------------------------------------------------------
+
+    def _late(self, seconds: float) -> None:
+        self._lag_counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        self._lag_total += seconds
+
+    def _report(self, kind: str, words: str) -> None:
+        self._refs.events.tell(RecordEvent(kind=kind, reason=words))
+
+    def _greet(self) -> None:
+        """Say where everything is, once it is known; the password on a terminal only."""
+        deadline = time.monotonic() + GREETING_SECONDS
+        report: EdgeReport | None = None
+        while time.monotonic() < deadline and (report is None or self._admin is None):
+            gevent.sleep(0.05)
+            try:
+                report = self._refs.edge.ask(GetEdge(), 1.0)
+            except NextDeployError:
+                report = None
+        out = sys.stdout
+        for address in report.http if report is not None else ():
+            out.write(f"apps:      {_url(address)}\n")
+        if self._admin is not None:
+            out.write(f"dashboard: {_url(self._admin.address)}\n")
+        if self._password is not None and out.isatty():
+            out.write(f"sign in:   admin / {self._password}\n")
+        elif self._password is not None:
+            out.write(f"sign in:   admin, with the password in {self._folder / PASSWORD_FILE}\n")
+        out.flush()
+
+    def _stop_engines(self, *, stop_containers: bool) -> None:
+        """Host processes are the daemon's own and end with it; containers stay unless told otherwise."""
+        for engine in self._engines.values():
+            try:
+                if isinstance(engine, ProcessEngine):
+                    engine.shutdown()
+                elif stop_containers:
+                    grace = max(
+                        (p.stop_grace for a in self._config.current().apps.values() for p in a.processes.values()),
+                        default=10.0,
+                    )
+                    running = [c for c in engine.containers() if c.state in ("running", "paused")]
+                    gevent.joinall([gevent.spawn(engine.stop, c.id, signal="SIGTERM", grace=grace) for c in running])
+            except EngineError as error:
+                log.error("%s", error)
+
+
+PASSWORD_FILE = "admin-password"
+
+
+def _identity(state: StateFiles) -> Identity:
+    """Kept from the last start, with the epoch counted up."""
+    fresh = Identity(id=secrets.token_hex(8), epoch=0, key=secrets.token_bytes(32))
+    before = saved(state, "daemon", Identity, lambda: fresh)
+    now = msgspec.structs.replace(before, epoch=before.epoch + 1)
+    state.save("daemon", now)
+    return now
+
+
+def _users(settings: Settings, folder: Path) -> tuple[str | None, tuple[User, ...]]:
+    """Those of the file; ``$NEXTDEPLOY_ADMIN_PASSWORD`` sets ``admin``; if that leaves nobody, a password is made once
+    and kept in a file that only its owner can read. The second value has everybody."""
+    given = os.environ.pop("NEXTDEPLOY_ADMIN_PASSWORD", "")
+    users = {user.name: user for user in settings.admin.users}
+    path, made = folder / PASSWORD_FILE, None
+    if not given and not users:
+        if not path.exists():
+            replace_file(path, secrets.token_urlsafe(15).encode() + b"\n")
+        made = given = path.read_text().strip()
+    if given:
+        users["admin"] = User(name="admin", password_hash=argon2.PasswordHasher().hash(given), role="admin")
+    return made, tuple(users.values())
+
+
+def _metrics_open(settings: Settings) -> bool:
+    if settings.admin.metrics_auth is not None:
+        return not settings.admin.metrics_auth
+    host = settings.admin.listen.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _url(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    host = "localhost" if host in ("0.0.0.0", "[::]", "::", "") else host
+    return f"http://{host}" + ("" if port == "80" else f":{port}") + "/"
+
+
+def off_loop(call: Callable[[], Any]) -> Any:
+    """Run what blocks in gevent's thread pool; the caller waits, everybody else goes on."""
+    return get_hub().threadpool.apply(call)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _complain(code: int, *lines: str) -> int:
+    sys.stderr.write("\n".join(lines) + "\n")
+    return code

@@ -1,0 +1,67 @@
+"""API and pages: a Flask app that asks actors through refs. It does not know whether they live in this process."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, NamedTuple, Protocol
+
+from flask import Flask
+
+from ndactors.messages.control import WebSettings
+
+from . import api, metrics, pages, problems
+from .auth import Guard, Users
+
+MAX_BODY_BYTES = 1024 * 1024
+
+
+class Ref(Protocol):
+    """The address of an actor, near or far."""
+
+    def ask(self, message: Any, timeout: float = ...) -> Any: ...
+
+
+class Refs(NamedTuple):
+    """Who answers what."""
+
+    root: Ref
+    daemon: Ref
+    apps: Ref
+    events: Ref
+    edge: Ref
+    host: Ref
+    engine: Ref
+
+
+def create_app(refs: Refs, settings: WebSettings) -> Flask:
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["SESSION_COOKIE_NAME"] = "nextdeploy"
+    app.config["SESSION_COOKIE_HTTPONLY"] = True
+    app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
+    app.secret_key = settings.key
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    guard = Guard(Users(settings.users), settings.key)
+    problems.install(app)
+    app.register_blueprint(api.blueprint(refs, guard))
+    app.register_blueprint(metrics.blueprint(refs, guard, open_to_all=settings.metrics_open))
+    app.register_blueprint(pages.blueprint(refs, guard, settings))
+
+    @app.after_request
+    def protect(response: Any) -> Any:
+        headers = response.headers
+        headers.setdefault("X-Content-Type-Options", "nosniff")
+        headers.setdefault("Referrer-Policy", "no-referrer")
+        headers.setdefault("X-Frame-Options", "DENY")
+        headers.setdefault(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        )
+        headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    return app
+
+
+def new_key() -> bytes:
+    return secrets.token_bytes(32)

@@ -1,0 +1,222 @@
+"""``/api/v1``: what there is, as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from flask import Blueprint, Response, jsonify, request
+
+from ndactors.errors import Invalid, NotFound
+from ndactors.messages.queries import (
+    ActorNode,
+    AppView,
+    EventPage,
+    GetApps,
+    GetDaemon,
+    GetEdge,
+    GetEngine,
+    GetEvents,
+    GetHost,
+    GetReadiness,
+    GetTree,
+)
+from ndactors.runtime.tree import RestartActor
+
+from .auth import Guard, Unauthorized
+from .openapi import document
+
+if TYPE_CHECKING:
+    from . import Refs
+
+MAX_LIMIT = 10_000
+
+
+def blueprint(refs: Refs, guard: Guard) -> Blueprint:
+    api = Blueprint("api", __name__)
+
+    @api.get("/healthz")
+    def healthz() -> Response:
+        return jsonify({"status": "ok"})
+
+    @api.get("/readyz")
+    def readyz() -> Response:
+        ready = refs.apps.ask(GetReadiness())
+        response = jsonify({"status": "ready" if ready.ready else "waiting", "waiting": list(ready.waiting)})
+        response.status_code = 200 if ready.ready else 503
+        return response
+
+    @api.get("/api/v1/openapi.json")
+    def openapi() -> Response:
+        return jsonify(document())
+
+    @api.post("/api/v1/token")
+    def token() -> Response:
+        header = request.authorization
+        if header is None or header.type != "basic":
+            raise Unauthorized("Send user and password as basic auth.")
+        signed, expires = guard.token(guard.sign_in(header.username or "", header.password or ""))
+        return jsonify({"token": signed, "expires_at": _rfc3339(expires)})
+
+    @api.get("/api/v1/status")
+    @guard.needs("viewer")
+    def status() -> Response:
+        daemon, host, engine = refs.daemon.ask(GetDaemon()), refs.host.ask(GetHost()), refs.engine.ask(GetEngine())
+        apps: tuple[AppView, ...] = refs.apps.ask(GetApps())
+        edge = refs.edge.ask(GetEdge())
+        return _json(
+            {
+                "version": daemon.version,
+                "environment": daemon.environment,
+                "env": daemon.environment,
+                "project": daemon.project,
+                "uptime": max(0.0, time.time() - daemon.started_at),
+                "started_at": _rfc3339(daemon.started_at),
+                "pid": daemon.pid,
+                "daemon_id": daemon.daemon_id,
+                "epoch": daemon.epoch,
+                "config_path": daemon.config_path,
+                "state_dir": daemon.state_dir,
+                "engine": engine,
+                "host": host,
+                "edge": None
+                if edge is None
+                else {
+                    "pid": edge.master_pid,
+                    "http": edge.http,
+                    "workers": edge.workers,
+                    "restarts": edge.restarts,
+                    "faults": edge.faults,
+                    "errors": edge.errors,
+                },
+                "counts": {
+                    "apps": len(apps),
+                    "healthy": sum(app.state == "healthy" for app in apps),
+                    "containers": sum(len(app.containers) for app in apps),
+                    "running": sum(c.state == "running" for app in apps for c in app.containers),
+                },
+            }
+        )
+
+    @api.get("/api/v1/actors")
+    @guard.needs("viewer")
+    def actors() -> Response:
+        tree: ActorNode = refs.root.ask(GetTree())
+        return _json({"tree": tree, "items": [_flat(node, parent) for node, parent in _walk(tree, None)], "next": None})
+
+    @api.post("/api/v1/actors/<path:name>/restart")
+    @guard.needs("admin")
+    def restart_actor(name: str) -> Response:
+        refs.root.ask(RestartActor(name=name))
+        response = jsonify({"restarted": name})
+        response.status_code = 202
+        return response
+
+    @api.get("/api/v1/apps")
+    @guard.needs("viewer")
+    def apps() -> Response:
+        return _page([_app(view) for view in refs.apps.ask(GetApps())])
+
+    @api.get("/api/v1/apps/<name>")
+    @guard.needs("viewer")
+    def app(name: str) -> Response:
+        for view in refs.apps.ask(GetApps()):
+            if view.name == name:
+                return _json(_app(view))
+        raise NotFound(f"There is no app called {name}.")
+
+    @api.get("/api/v1/containers")
+    @guard.needs("viewer")
+    def containers() -> Response:
+        wanted = request.args.get("app")
+        views = [c for view in refs.apps.ask(GetApps()) for c in view.containers if wanted in (None, view.name)]
+        return _page([_container(view) for view in views])
+
+    @api.get("/api/v1/events")
+    @guard.needs("viewer")
+    def events() -> Response:
+        query = GetEvents(
+            app=request.args.get("app"),
+            kind=request.args.get("kind"),
+            since=_since(request.args.get("since")),
+            before=_number("cursor", request.args.get("cursor", request.args.get("before")), None),
+            limit=_number("limit", request.args.get("limit"), 100) or 100,
+        )
+        page: EventPage = refs.events.ask(query)
+        return _json({"items": page.items, "next": str(page.next) if page.next is not None else None})
+
+    return api
+
+
+def _number(name: str, text: str | None, default: int | None) -> int | None:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 15 or int(text) < 1:
+        raise Invalid(f"{name} must be a whole number from 1.")
+    if name == "limit" and int(text) > MAX_LIMIT:
+        raise Invalid(f"limit must be at most {MAX_LIMIT}.")
+    return int(text)
+
+
+def _since(text: str | None) -> str | None:
+    """RFC 3339, or Unix seconds, as the store writes times: UTC with microseconds."""
+    if not text:
+        return None
+    try:
+        if text.replace(".", "", 1).isdigit():
+            moment = datetime.datetime.fromtimestamp(float(text), datetime.UTC)
+        else:
+            moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))
+            moment = moment.astimezone(datetime.UTC) if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise Invalid("since must be a time like 2026-01-31T12:00:00Z.") from error
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _page(rows: list[Any]) -> Response:
+    """Some of ``rows``; the cursor is the position of the next one."""
+    limit = _number("limit", request.args.get("limit"), 1000) or 1000
+    start = _number("cursor", request.args.get("cursor"), None) or 0
+    more = start + limit < len(rows)
+    return _json({"items": rows[start : start + limit], "next": str(start + limit) if more else None})
+
+
+def _app(view: AppView) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.to_builtins(view)
+    web = next((p for p in view.processes if p.name == "web"), None)
+    data["replicas"] = {"desired": web.desired, "running": web.running, "routed": web.routed} if web else None
+    data["desired"] = {p.name: p.desired for p in view.processes}
+    data["containers"] = [_container(c) for c in view.containers]
+    return data
+
+
+def _container(view: Any) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.to_builtins(view)
+    data["restart_reasons"] = data.pop("restarts")
+    data["restarts"] = sum(view.restarts.values())
+    data["started_at"] = _rfc3339(view.started_at) if view.started_at else None
+    if view.started_at:
+        data["uptime"] = round(max(0.0, time.time() - view.started_at), 3)
+    return data
+
+
+def _walk(node: ActorNode, parent: str | None) -> list[tuple[ActorNode, str | None]]:
+    return [(node, parent), *(row for child in node.children for row in _walk(child, node.name))]
+
+
+def _flat(node: ActorNode, parent: str | None) -> dict[str, Any]:
+    data: dict[str, Any] = msgspec.to_builtins(node)
+    del data["children"]
+    return {**data, "class": node.cls, "parent": parent}
+
+
+def _rfc3339(moment: float) -> str:
+    return (
+        datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), content_type="application/json")

@@ -1,0 +1,216 @@
+"""``/metrics`` for Prometheus. Every family is always there with its help and type; samples come as their features do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, request
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from ndactors.errors import NextDeployError
+from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
+from ndactors.messages.queries import (
+    ActorNode,
+    AppView,
+    DaemonView,
+    GetApps,
+    GetDaemon,
+    GetEdge,
+    GetHost,
+    GetTree,
+    HostView,
+)
+
+from .auth import Guard
+
+if TYPE_CHECKING:
+    from . import Refs
+
+CACHE_SECONDS = 1.0
+
+# name, kind, help, labels
+FAMILIES: list[tuple[str, str, str, list[str]]] = [
+    ("nextdeploy_requests", "c", "Requests answered.", ["app", "process", "method", "code"]),
+    (
+        "nextdeploy_request_duration_seconds",
+        "h",
+        "Time from a request's first byte to its answer's last, by status class.",
+        ["app", "process", "code"],
+    ),
+    ("nextdeploy_request_bytes", "c", "Bytes received with requests.", ["app", "process"]),
+    ("nextdeploy_response_bytes", "c", "Bytes sent with answers.", ["app", "process"]),
+    ("nextdeploy_requests_in_flight", "g", "Requests with a container now.", ["app"]),
+    ("nextdeploy_requests_held", "g", "Requests that wait for a container now.", ["app"]),
+    ("nextdeploy_edge_retries", "c", "Requests sent to another container.", ["app", "reason"]),
+    ("nextdeploy_rate_limited", "c", "Requests refused by a rate limit.", ["app"]),
+    ("nextdeploy_edge_connections", "g", "Client connections open now.", ["worker"]),
+    ("nextdeploy_containers", "g", "Containers by state.", ["app", "process", "state"]),
+    ("nextdeploy_container_up", "g", "1 while a container is healthy.", ["app", "process", "container"]),
+    (
+        "nextdeploy_container_restarts",
+        "c",
+        "Restarts of containers, those that are gone included.",
+        ["app", "process", "reason"],
+    ),
+    ("nextdeploy_container_uptime_seconds", "g", "Time since a container's start.", ["app", "process", "container"]),
+    ("nextdeploy_container_cpu_seconds", "c", "CPU time used.", ["app", "process", "container"]),
+    ("nextdeploy_container_memory_bytes", "g", "Working set.", ["app", "process", "container"]),
+    ("nextdeploy_container_network_receive_bytes", "c", "Bytes received.", ["app", "process", "container"]),
+    ("nextdeploy_container_network_transmit_bytes", "c", "Bytes sent.", ["app", "process", "container"]),
+    ("nextdeploy_container_disk_bytes", "g", "Writable layer and volumes.", ["app", "process", "container"]),
+    ("nextdeploy_host_cpu_percent", "g", "CPU of the host in use.", []),
+    ("nextdeploy_host_memory_used_bytes", "g", "Memory of the host in use.", []),
+    ("nextdeploy_host_memory_total_bytes", "g", "Memory of the host.", []),
+    ("nextdeploy_host_disk_used_bytes", "g", "Disk in use.", ["mount"]),
+    ("nextdeploy_host_disk_total_bytes", "g", "Disk there is.", ["mount"]),
+    ("nextdeploy_host_network_receive_bytes", "c", "Bytes received by the host.", []),
+    ("nextdeploy_host_network_transmit_bytes", "c", "Bytes sent by the host.", []),
+    ("nextdeploy_host_open_ports", "g", "Listening ports.", []),
+    ("nextdeploy_host_zombie_processes", "g", "Zombie processes.", []),
+    ("nextdeploy_log_lines", "c", "Log lines stored.", ["app", "process", "level"]),
+    ("nextdeploy_log_dropped", "c", "Log lines dropped.", ["app"]),
+    ("nextdeploy_requests_dropped", "c", "Request records dropped.", []),
+    ("nextdeploy_deploys", "c", "Deploys.", ["app", "result"]),
+    ("nextdeploy_deploy_duration_seconds", "h", "Time a deploy took.", ["app"]),
+    ("nextdeploy_app_info", "g", "1 for the revision that is wanted.", ["app", "revision"]),
+    ("nextdeploy_failovers", "c", "Switches to a mirror.", ["app"]),
+    ("nextdeploy_sync_lag_seconds", "g", "How far a mirror is behind.", ["app"]),
+    ("nextdeploy_alerts_firing", "g", "Alerts that fire.", ["kind"]),
+    ("nextdeploy_replicas_desired", "g", "Replicas wanted.", ["app", "process"]),
+    ("nextdeploy_certificate_expiry_timestamp_seconds", "g", "When a certificate ends.", ["domain"]),
+    ("nextdeploy_backup_last_success_timestamp_seconds", "g", "When a backup last succeeded.", ["app"]),
+    ("nextdeploy_job_last_success_timestamp_seconds", "g", "When a job last succeeded.", ["app", "process"]),
+    ("nextdeploy_actor_restarts", "c", "Restarts of an actor.", ["actor"]),
+    ("nextdeploy_actor_mailbox_depth", "g", "Messages that wait for an actor.", ["actor"]),
+    ("nextdeploy_hub_lag_seconds", "h", "How late the daemon's event loop was.", []),
+    ("nextdeploy_build_info", "g", "1, labelled with the version.", ["version"]),
+]
+_KINDS: dict[str, Any] = {"c": CounterMetricFamily, "g": GaugeMetricFamily, "h": HistogramMetricFamily}
+
+
+def blueprint(refs: Refs, guard: Guard, *, open_to_all: bool) -> Blueprint:
+    pages = Blueprint("metrics", __name__)
+    registry = CollectorRegistry()
+    registry.register(Collector(refs))
+    ProcessCollector(namespace="", registry=registry)
+    cached: dict[str, tuple[float, bytes, str]] = {}
+
+    @pages.get("/metrics")
+    def metrics() -> Response:
+        if not open_to_all:
+            guard.require("viewer")
+        accept = request.headers.get("Accept", "")
+        encode, kind = choose_encoder(accept)
+        made, content, _ = cached.get(kind, (0.0, b"", kind))
+        if time.monotonic() - made > CACHE_SECONDS:
+            content = encode(registry)
+            cached[kind] = (time.monotonic(), content, kind)
+        return Response(content, content_type=kind)
+
+    return pages
+
+
+class Collector:
+    """Asks the actors at each scrape; who does not answer leaves its families without samples."""
+
+    def __init__(self, refs: Refs) -> None:
+        self._refs = refs
+
+    def describe(self) -> list[Any]:
+        return []
+
+    def collect(self) -> Iterator[Any]:
+        families = {name: _KINDS[kind](name, words, labels=labels) for name, kind, words, labels in FAMILIES}
+        for ref, query, fill in (
+            (self._refs.edge, GetEdge(), _edge),
+            (self._refs.apps, GetApps(), _apps),
+            (self._refs.host, GetHost(), _host),
+            (self._refs.root, GetTree(), _actors),
+            (self._refs.daemon, GetDaemon(), _daemon),
+        ):
+            try:
+                answer = ref.ask(query)
+            except NextDeployError:
+                continue  # a scrape with gaps tells more than none
+            if answer is not None:
+                fill(families, answer)
+        yield from families.values()
+
+
+def _edge(families: dict[str, Any], report: EdgeReport) -> None:
+    for worker in report.workers:
+        families["nextdeploy_edge_connections"].add_metric([str(worker.index)], worker.connections)
+    for totals in report.services.values():
+        own = [totals.app, totals.process]
+        for key, count in totals.requests.items():
+            method, _, code = key.partition(" ")
+            families["nextdeploy_requests"].add_metric([*own, method, code], count)
+        for kind, histogram in totals.durations.items():
+            families["nextdeploy_request_duration_seconds"].add_metric(
+                [*own, kind], _buckets(histogram), histogram.total
+            )
+        families["nextdeploy_request_bytes"].add_metric(own, totals.bytes_in)
+        families["nextdeploy_response_bytes"].add_metric(own, totals.bytes_out)
+        families["nextdeploy_requests_in_flight"].add_metric([totals.app], sum(totals.in_flight.values()))
+        families["nextdeploy_requests_held"].add_metric([totals.app], totals.held)
+        families["nextdeploy_rate_limited"].add_metric([totals.app], totals.rate_limited)
+        for reason, count in totals.retries.items():
+            families["nextdeploy_edge_retries"].add_metric([totals.app, reason], count)
+
+
+def _apps(families: dict[str, Any], apps: tuple[AppView, ...]) -> None:
+    now = time.time()
+    for app in apps:
+        families["nextdeploy_app_info"].add_metric([app.name, str(app.revision)], 1)
+        for process in app.processes:
+            own = [app.name, process.name]
+            families["nextdeploy_replicas_desired"].add_metric(own, process.desired)
+            for reason, count in process.restarts_by_reason.items():
+                families["nextdeploy_container_restarts"].add_metric([*own, reason], count)
+        states: dict[tuple[str, str], int] = {}
+        for c in app.containers:
+            own = [app.name, c.process, c.name]
+            states[c.process, c.state] = states.get((c.process, c.state), 0) + 1
+            families["nextdeploy_container_up"].add_metric(own, int(c.state == "running"))
+            families["nextdeploy_container_uptime_seconds"].add_metric(
+                own, max(0.0, now - c.started_at) if c.started_at else 0
+            )
+        for (process_name, state), count in states.items():
+            families["nextdeploy_containers"].add_metric([app.name, process_name, state], count)
+
+
+def _host(families: dict[str, Any], host: HostView) -> None:
+    families["nextdeploy_host_cpu_percent"].add_metric([], host.cpu_percent)
+    families["nextdeploy_host_memory_used_bytes"].add_metric([], host.memory_used)
+    families["nextdeploy_host_memory_total_bytes"].add_metric([], host.memory_total)
+    families["nextdeploy_host_network_receive_bytes"].add_metric([], host.network_receive)
+    families["nextdeploy_host_network_transmit_bytes"].add_metric([], host.network_transmit)
+    for mount, (used, total) in host.disks.items():
+        families["nextdeploy_host_disk_used_bytes"].add_metric([mount], used)
+        families["nextdeploy_host_disk_total_bytes"].add_metric([mount], total)
+
+
+def _actors(families: dict[str, Any], node: ActorNode) -> None:
+    families["nextdeploy_actor_restarts"].add_metric([node.name], node.restarts)
+    families["nextdeploy_actor_mailbox_depth"].add_metric([node.name], node.mailbox)
+    for child in node.children:
+        _actors(families, child)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
+    """As Prometheus wants them: cumulative, the last without a bound."""
+    running, buckets = 0, []
+    for bound, count in zip((*LATENCY_BUCKETS, None), histogram.counts, strict=True):
+        running += count
+        buckets.append(("+Inf" if bound is None else str(bound), running))
+    return buckets
+
+
+def _daemon(families: dict[str, Any], daemon: DaemonView) -> None:
+    if daemon.hub_lag is not None:
+        families["nextdeploy_hub_lag_seconds"].add_metric([], _buckets(daemon.hub_lag), daemon.hub_lag.total)
+    families["nextdeploy_build_info"].add_metric([daemon.version], 1)

@@ -1,0 +1,126 @@
+"""The API's description of itself (OpenAPI 3.1). A test compares it with the routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ndactors import __version__
+
+_LIST = {
+    "type": "object",
+    "required": ["items", "next"],
+    "properties": {
+        "items": {"type": "array", "items": {"type": "object"}},
+        "next": {"type": ["string", "null"], "description": "Send it as `cursor` for the next page."},
+    },
+}
+_PAGING = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10000}},
+    {"name": "cursor", "in": "query", "schema": {"type": "string"}},
+]
+
+
+def _query(name: str, words: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": {"type": "string"}, "description": words}
+
+
+# method, path, summary, parameters, schema of the answer, further statuses, open to all
+ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int], bool]] = [
+    ("get", "/healthz", "200 while the daemon lives", [], {"type": "object"}, [], True),
+    (
+        "get",
+        "/readyz",
+        "503 until every app has its replicas, or has visibly failed",
+        [],
+        {"type": "object"},
+        [503],
+        True,
+    ),
+    ("get", "/metrics", "Prometheus metrics", [], {"type": "string"}, [401], True),
+    ("get", "/api/v1/openapi.json", "This document", [], {"type": "object"}, [], True),
+    ("post", "/api/v1/token", "A bearer token for user and password", [], {"type": "object"}, [401, 429], True),
+    ("get", "/api/v1/status", "Version, uptime, engine, host, edge, counts", [], {"type": "object"}, [], False),
+    ("get", "/api/v1/actors", "The supervision tree", [], _LIST, [], False),
+    (
+        "post",
+        "/api/v1/actors/{name}/restart",
+        "Restart one actor (admin)",
+        [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        {"type": "object"},
+        [403, 404],
+        False,
+    ),
+    ("get", "/api/v1/apps", "Every app, desired and actual", _PAGING, _LIST, [422], False),
+    (
+        "get",
+        "/api/v1/apps/{app}",
+        "One app",
+        [{"name": "app", "in": "path", "required": True, "schema": {"type": "string"}}],
+        {"type": "object"},
+        [404],
+        False,
+    ),
+    (
+        "get",
+        "/api/v1/containers",
+        "Every container",
+        [_query("app", "of this app only"), *_PAGING],
+        _LIST,
+        [422],
+        False,
+    ),
+    (
+        "get",
+        "/api/v1/events",
+        "What happened, newest first",
+        [_query("app", "of this app"), _query("kind", "of this kind"), _query("since", "RFC 3339"), *_PAGING],
+        _LIST,
+        [422],
+        False,
+    ),
+]
+
+
+def document() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for method, path, summary, parameters, schema, more, is_open in ROUTES:
+        kind = "text/plain" if path == "/metrics" else "application/json"
+        good = "202" if method == "post" and path != "/api/v1/token" else "200"
+        responses: dict[str, Any] = {good: {"description": "Done", "content": {kind: {"schema": schema}}}}
+        for status in sorted({*more, *([] if is_open else [401, 503])}):
+            responses[str(status)] = {"$ref": "#/components/responses/Problem"}
+        operation: dict[str, Any] = {"summary": summary, "parameters": parameters, "responses": responses}
+        operation["security"] = (
+            [{"basic": []}] if path == "/api/v1/token" else [] if is_open else [{"basic": []}, {"bearer": []}]
+        )
+        paths.setdefault(path, {})[method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "NextDeploy", "version": __version__},
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "basic": {"type": "http", "scheme": "basic"},
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+            },
+            "responses": {
+                "Problem": {
+                    "description": "What is wrong (RFC 9457)",
+                    "content": {
+                        "application/problem+json": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["type", "title", "status", "detail"],
+                                "properties": {
+                                    "type": {"type": "string"},
+                                    "title": {"type": "string"},
+                                    "status": {"type": "integer"},
+                                    "detail": {"type": "string"},
+                                },
+                            }
+                        }
+                    },
+                }
+            },
+        },
+    }

@@ -1,0 +1,71 @@
+"""For ``gunicorn -c conf/gunicorn.py web.wsgi:app``: API and pages as a process of their own, over the control socket."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ndactors.adapters.control_socket import ControlClient, RemoteRef
+from ndactors.cli.daemon import state_folder
+from ndactors.errors import NextDeployError
+from ndactors.messages.control import GetWebSettings
+
+from . import Refs, create_app
+
+REFRESH_SECONDS = 30.0
+NAMES = {
+    "root": "root",
+    "daemon": "daemon",
+    "apps": "apps",
+    "events": "events",
+    "edge": "proxy",
+    "host": "host",
+    "engine": "engine",
+}
+
+
+def control_path() -> Path:
+    setting = os.environ.get("NEXTDEPLOY_STATE_DIR")
+    return state_folder(setting, Path("nextdeploy.yml"), os.environ, root=os.geteuid() == 0) / "control.sock"
+
+
+class LateApp:
+    """The app, made when the daemon first answers; until then, and whenever it is away, 503. Users and keys are asked
+    for again now and then: the daemon may have got new ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._client = ControlClient(path)
+        self._app: Any = None
+        self._settings: Any = None
+        self._asked = 0.0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") == "/healthz" and self._app is None:
+            return _answer(start_response, "200 OK", b'{"status":"ok"}\n', "application/json")
+        try:
+            self._refresh()
+        except NextDeployError as error:
+            if self._app is None:
+                text = f'{{"type":"about:blank","title":"{error.title}","status":503,"detail":"the daemon does not answer"}}\n'
+                return _answer(start_response, "503 Service Unavailable", text.encode(), "application/problem+json")
+        return self._app(environ, start_response)  # type: ignore[no-any-return]
+
+    def _refresh(self) -> None:
+        if self._app is not None and time.monotonic() - self._asked < REFRESH_SECONDS:
+            return
+        settings = RemoteRef(self._client, "daemon").ask(GetWebSettings(), 5.0)
+        self._asked = time.monotonic()
+        if settings != self._settings:
+            refs = Refs(**{field: RemoteRef(self._client, name) for field, name in NAMES.items()})
+            self._settings, self._app = settings, create_app(refs, settings)
+
+
+def _answer(start_response: Callable[..., Any], status: str, body: bytes, kind: str) -> Iterable[bytes]:
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+app = LateApp(control_path())
