@@ -35,42 +35,26 @@ class Askee(Protocol):
     def ask(self, message: Any, timeout: float = ...) -> Any: ...
 
 
-class ControlServer:
+class ControlServer(WSGIServer):  # type: ignore[misc]
     """``asks``: who can be asked over the link, by name. Whoever may open the socket is trusted (0660, and the group
     ``nextdeploy`` if there is one)."""
 
     def __init__(self, path: Path, asks: Mapping[str, Askee], app: Any) -> None:
         self._path = path
         self._asks = asks
-        self._listener = listen_unix(path, 0o660)
+        listener = listen_unix(path, 0o660)
         try:
             os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
         except (KeyError, PermissionError):
             log.debug("the control socket belongs to this user's group")
-        self._http = WSGIServer(_Unlistened(), app, handler_class=Handler, log=None, error_log=log)
-        self._http.init_socket = lambda: None
-        self._serving: gevent.Greenlet | None = None
-        self._peers: set[gevent.Greenlet] = set()
+        super().__init__(listener, app, handler_class=Handler, log=None, error_log=log, spawn=200)
 
-    def start(self) -> None:
-        self._http.set_environ({"SERVER_NAME": "control", "SERVER_PORT": "0"})
-        self._serving = gevent.spawn(self._accept)
-
-    def stop(self) -> None:
-        if self._serving is not None:
-            self._serving.kill()
-        self._listener.close()
-        gevent.killall(list(self._peers), block=False)
+    def stop(self, timeout: float = 1.0) -> None:
+        super().stop(timeout=timeout)
         self._path.unlink(missing_ok=True)
 
-    def _accept(self) -> None:
-        while True:
-            sock, _ = self._listener.accept()
-            peer = gevent.spawn(self._serve, sock)
-            self._peers.add(peer)
-            peer.link(self._peers.discard)
-
-    def _serve(self, sock: socket.socket) -> None:
+    def handle(self, sock: socket.socket, address: Any) -> None:
+        """One connection, in its greenlet."""
         try:
             sock.settimeout(FIRST_BYTE_SECONDS)
             first = sock.recv(1, socket.MSG_PEEK)
@@ -78,11 +62,9 @@ class ControlServer:
             if first == b"\0":
                 self._serve_link(sock)
             elif first:
-                self._http.handle(sock, ("local", 0))
+                super().handle(sock, ("local", 0))
         except (OSError, LinkError) as error:
             log.debug("control peer: %s", error)
-        finally:
-            sock.close()
 
     def _serve_link(self, sock: socket.socket) -> None:
         reader: FrameReader[Ask] = FrameReader(Ask, limit=1 << 20)
@@ -95,14 +77,12 @@ class ControlServer:
                 gevent.spawn(self._answer, sock, lock, ask)
 
     def _answer(self, sock: socket.socket, lock: RLock, ask: Ask) -> None:
-        reply: Answer | AskFailed
         try:
             askee = self._asks.get(ask.to)
             if askee is None:
                 raise errors.NotFound(f"nobody here is called {ask.to}")
             value = askee.ask(ask.message, ASK_SECONDS)
-            reply = Answer(id=ask.id, body=msgspec.Raw(_encoder.encode(value)))
-            frame = encode(reply)
+            frame = encode(Answer(id=ask.id, body=msgspec.Raw(_encoder.encode(value))))
         except NextDeployError as error:
             frame = encode(AskFailed(id=ask.id, error=type(error).__name__, detail=str(error)))
         with lock:
@@ -110,15 +90,6 @@ class ControlServer:
                 sock.sendall(frame)
             except OSError as error:
                 log.debug("control peer: %s", error)
-
-
-class _Unlistened:
-    """pywsgi wants a listener; connections are handed to it one by one instead."""
-
-    family = socket.AF_UNIX
-
-    def getsockname(self) -> str:
-        return "control"
 
 
 class ControlClient:

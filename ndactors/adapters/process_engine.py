@@ -25,6 +25,7 @@ from .children import child_environment, open_log, start_outliving
 CALL_SECONDS = 20.0
 SPAWN_SECONDS = 10.0
 POLL_SECONDS = 0.2
+STOP_SECONDS = 10.0
 KEEPER = Path(__file__).parents[1] / "keeper" / "__main__.py"
 _ERRORS = {"not_found": ContainerNotFound, "conflict": Conflict, "invalid": Invalid, "failed": EngineError}
 MAX_ANSWER = 64 * 1024 * 1024
@@ -110,11 +111,12 @@ class ProcessEngine:
         socks = []
         for container in running:
             sock = self._connect()
-            self._send(sock, {"do": "stop", "container": container.id, "signal": "SIGTERM", "grace": 10.0})
+            stop = {"do": "stop", "container": container.id, "signal": "SIGTERM", "grace": STOP_SECONDS, "rest": True}
+            self._send(sock, stop)
             socks.append(sock)
         for sock in socks:
             with contextlib.closing(sock):
-                sock.settimeout(15.0)
+                sock.settimeout(STOP_SECONDS + 5.0)
                 next(_lines(sock), None)
         with contextlib.suppress(Conflict):  # another daemon's apps run in it
             self._ask("shutdown")

@@ -60,6 +60,7 @@ class Keeper:
         self.events = deque(maxlen=MAX_EVENTS)
         self.watchers = []
         self.frozen = set()
+        self.resting = set()
         self.over = False
         self._start_listening()
         self._watch_signals()
@@ -184,6 +185,11 @@ class Keeper:
             if app is not None and app.state.get("pid") == pid:
                 app.ended(code)
                 self._stop_reading(app)
+                if app.id in self.resting:
+                    # stopped by a daemon that ends in good order: the next one starts it as if it were new
+                    self.resting.discard(app.id)
+                    app.state["state"] = "created"
+                    app.save()
                 self._tell(app, "died")
 
     def _read_output(self, app: App) -> None:
@@ -367,6 +373,8 @@ class Keeper:
         if app.state["state"] != "running":
             reply(app.view())
             return
+        if request.get("rest"):
+            self.resting.add(app.id)
         pid, began = app.state["pid"], time.monotonic()
         app.signal(number_of(request["signal"]))
         app.signal(signal.SIGCONT)  # a frozen one could not obey

@@ -6,39 +6,10 @@ from typing import Any
 
 from msgspec import field
 
+from ..runtime.tree import ActorNode as ActorNode
+from ..runtime.tree import GetTree as GetTree
 from .base import Message, Value
 from .edge import EdgeReport, Histogram
-
-# -- the supervision tree --------------------------------------------------------------------------
-
-
-class LastError(Value, frozen=True, kw_only=True):
-    ts: float
-    type: str
-    message: str
-    traceback: str
-    during: str
-    """What it was handling: a message's name, ``__init__``, ``on_start`` or ``on_stop``."""
-
-
-class ActorNode(Value, frozen=True, kw_only=True):
-    """One actor. ``state``: starting, running, waiting (to be restarted), stopping, stopped, failed."""
-
-    name: str
-    cls: str
-    state: str
-    mailbox: int
-    handled: int
-    dropped: int
-    restarts: int
-    started_at: float | None = None
-    last_error: LastError | None = None
-    children: tuple[ActorNode, ...] = ()
-
-
-class GetTree(Message, frozen=True, kw_only=True):
-    """To any supervisor: answers its ``ActorNode`` with everything below it."""
-
 
 # -- apps and containers ---------------------------------------------------------------------------
 
@@ -201,7 +172,7 @@ class GetEdge(Message, frozen=True, kw_only=True):
     """Answers the last ``EdgeReport``, or None while no edge ever answered."""
 
 
-REPLIES: dict[type[Message], Any] = {
+REPLIES: dict[type, Any] = {
     GetTree: ActorNode,
     GetApps: tuple[AppView, ...],
     GetReadiness: Readiness,
