@@ -54,7 +54,7 @@ def load(
     env_files, problems = _env_files(document, folder)
     if problems:
         raise ConfigurationError(source, problems)
-    _absolute_volumes(document, folder)
+    _absolute_paths(document, folder)
     name = re.sub(r"[^a-z0-9-]+", "-", folder.name.lower()).strip("-")[:40].strip("-") or "project"
     return settings_of(
         document,
@@ -269,12 +269,15 @@ def _override_value(text: str) -> Any:
         raise ValueError(error.problems[0].message) from error
 
 
-def _absolute_volumes(document: Document, folder: FilePath) -> None:
-    """`./data:/app/data` counts from the file's folder."""
+def _absolute_paths(document: Document, folder: FilePath) -> None:
+    """`./data:/app/data` and a relative `workdir` count from the file's folder."""
     apps = document.tree.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         processes = app.get("processes") if isinstance(app, dict) else None
         for block in (app, *(processes.values() if isinstance(processes, dict) else ())):
+            workdir = block.get("workdir") if isinstance(block, dict) else None
+            if isinstance(workdir, str) and not workdir.startswith("/"):
+                block["workdir"] = str(folder / workdir)
             volumes = block.get("volumes") if isinstance(block, dict) else None
             if isinstance(volumes, list):
                 block["volumes"] = [
