@@ -23,7 +23,10 @@ class Bad(Exception):
 def accept(handler: BaseHTTPRequestHandler) -> bool:
     """The handshake; answers 400 and returns False if it is none."""
     key = handler.headers.get("Sec-WebSocket-Key", "")
-    if handler.headers.get("Upgrade", "").lower() != "websocket" or handler.headers.get("Sec-WebSocket-Version") != "13":
+    if (
+        handler.headers.get("Upgrade", "").lower() != "websocket"
+        or handler.headers.get("Sec-WebSocket-Version") != "13"
+    ):
         handler.send_error(400, "this is for WebSockets")
         return False
     digest = base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()

@@ -112,7 +112,7 @@ class AppActor(Actor):
         self._turn: str | None = None
         self._turn_began = False
         self._tick: Timer | None = None
-        self._phase = "settled"
+        self._deploying: int | None = None
         self._published: Service | None = None
 
     def on_start(self) -> None:
@@ -181,7 +181,8 @@ class AppActor(Actor):
         if self._record != before:
             self._save()
         if before is not None and self._record.revision != before.revision:
-            self._event("deploy.started", f"revision {self._record.revision}", {"revision": self._record.revision})
+            self._deploying = self._record.revision
+            self._event("deploy.started", f"revision {self._deploying}", {"revision": self._deploying})
 
     def _targets(self) -> list[Target]:
         if self._asked_for is None or self._record is None:
@@ -205,9 +206,9 @@ class AppActor(Actor):
         if decision.phase == "refused":
             self._refuse()
             return
-        if self._phase == "moving" and decision.phase == "settled" and self._record is not None:
-            self._event("deploy.finished", f"revision {self._record.revision}", {"revision": self._record.revision})
-        self._phase = decision.phase
+        if self._deploying is not None and decision.phase == "settled":
+            self._event("deploy.finished", f"revision {self._deploying}", {"revision": self._deploying})
+            self._deploying = None
         for step in decision.steps:
             if isinstance(step, Create):
                 self._create(step.process, step.replica)
@@ -258,7 +259,7 @@ class AppActor(Actor):
         self._save()
         if self._record.fingerprint == record.fingerprint:
             return  # there is nothing to go back to
-        self._phase = "settled"
+        self._deploying = None
         self._reconcile()
 
     # -- steps -------------------------------------------------------------------------------------

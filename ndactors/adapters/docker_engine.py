@@ -6,6 +6,7 @@ import os
 import signal as signals
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ class DockerEngine:
         self._timeout = timeout
         self._client: Any = None
         self._publish = False
+        self._making_networks = threading.Lock()
 
     # -- the Engine --------------------------------------------------------------------------------
 
@@ -110,8 +112,9 @@ class DockerEngine:
                 (self._volumes / spec.labels[labels.PROJECT] / volume.source).mkdir(parents=True, exist_ok=True)
             elif not Path(volume.source).exists():
                 Path(volume.source).mkdir(parents=True)
-        for network in filter(None, (spec.network, *spec.networks)):
-            self._ensure_network(network, spec)
+        with self._making_networks:  # two at once would make two of one name, which the Engine allows
+            for network in filter(None, (spec.network, *spec.networks)):
+                self._ensure_network(network, spec)
         created = self._create_named(spec.name, body)
         try:
             for network in spec.networks:
