@@ -92,6 +92,14 @@ class PrivateDockerd:
         wait_until(lambda: os.readlink(f"/proc/{self._holder.pid}/ns/net") != own, 10, "the network namespace")
         subprocess.run([*self.inside, "ip", "link", "set", "lo", "up"], check=True)
         self.process: subprocess.Popen[bytes] | None = None
+        # a service of its own, as on every distribution: it does not fall with dockerd
+        command = [
+            *(*self.inside, "containerd", f"--root={self.folder}/containerd", f"--state={self.folder}/containerd-run"),
+            f"--address={self.folder}/containerd.sock",
+        ]
+        with (self.folder / "containerd.log").open("ab") as log:
+            self._containerd = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until((self.folder / "containerd.sock").exists, 30, "containerd's socket")
         self.start()
 
     def start(self) -> None:
@@ -100,6 +108,7 @@ class PrivateDockerd:
         command = [
             *(*self.inside, "dockerd", f"--host={self.address}", f"--data-root={self.folder}/data"),
             *(f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/docker.pid", "--bip=172.31.0.1/24"),
+            f"--containerd={self.folder}/containerd.sock",
         ]
         if self.live_restore:
             command.append("--live-restore")
@@ -130,6 +139,9 @@ class PrivateDockerd:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self._containerd.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._containerd.wait(10)
         self._kill_leftovers()
         self._holder.kill()
         self._holder.wait()
