@@ -180,7 +180,7 @@ class AppActor(Actor):
             self._event("deploy.refused", "this version did not come up before; change it to have it tried again")
         if self._record != before:
             self._save()
-        if before is not None and self._record.revision != before.revision:
+        if (before is None and not self._slots) or (before is not None and self._record.revision != before.revision):
             self._deploying = self._record.revision
             self._event("deploy.started", f"revision {self._deploying}", {"revision": self._deploying})
 

@@ -1,0 +1,94 @@
+"""What an idle system costs: memory (PSS) and CPU of daemon, edge and keeper with ten idle apps:
+`python tests/bench/idle.py`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+APPS, SECONDS = 10, 30
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def ours(state: str) -> dict[int, str]:
+    """Our processes by role."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            role = next((w.partition("=")[2] for w in words if w.startswith("--role=")), "")
+            if role and f"--state-dir={state}" in words:
+                found[int(entry.name)] = role
+    return found
+
+
+def pss_mb(pid: int) -> float:
+    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(row.split()[1]) for row in rows if row.startswith("Pss:")) / 1024
+
+
+def cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def main() -> None:
+    seconds = 3 if "--short" in sys.argv else SECONDS
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        apps = {
+            f"app{n}": {"command": "exec python3 -m http.server $PORT --bind 127.0.0.1", "domains": [f"{n}.test"]}
+            for n in range(APPS)
+        }
+        config = {
+            "version": "1.0",
+            "state_dir": f"{folder}/state",
+            "engine": "process",
+            "edge": {"http": "127.0.0.1:0", "workers": 1},
+            "admin": {"listen": "127.0.0.1:0"},
+            "apps": apps,
+        }
+        (folder / "nextdeploy.yml").write_text(yaml.safe_dump(config))
+        with (folder / "out").open("wb") as out:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "ndactors", f"--config={folder}/nextdeploy.yml"],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "NEXTDEPLOY_ADMIN_PASSWORD": "idle"},
+                cwd=folder,
+            )
+        try:
+            deadline = time.monotonic() + 60
+            while (folder / "out").read_text().count("deploy.finished") < APPS:
+                if time.monotonic() > deadline or daemon.poll() is not None:
+                    raise SystemExit((folder / "out").read_text()[-3000:])
+                time.sleep(0.1)
+            time.sleep(2)  # what starting costs is over
+            processes = {daemon.pid: "daemon", **ours(f"{folder}/state")}
+            before = {pid: cpu(pid) for pid in processes}
+            time.sleep(seconds)
+            print(f"idle with {APPS} apps on the process engine, health checks every 2 s, over {seconds} s")
+            memory = share = 0.0
+            for pid, role in sorted(processes.items(), key=lambda row: row[1]):
+                used = (cpu(pid) - before[pid]) / seconds * 100
+                memory, share = memory + pss_mb(pid), share + used
+                print(f"  {role:12} {pss_mb(pid):5.1f} MB PSS  {used:5.2f} % of a core")
+            print(f"  {'together':12} {memory:5.1f} MB PSS  {share:5.2f} % of a core")
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait(70)
+
+
+if __name__ == "__main__":
+    main()
