@@ -25,6 +25,7 @@ MAX_PEER_BYTES = 16 * 1024 * 1024
 MAX_EVENTS = 2000
 EXEC_BYTES = 64 * 1024
 FREEZE_SECONDS = 1.0
+SAVE_AGAIN_SECONDS = 2.0
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -114,7 +115,7 @@ class Keeper:
             if app.is_alive():
                 self._watch_stranger(app)
             else:
-                app.ended(None)  # it ended while nobody could see how
+                self._ended(app, None)  # it ended while nobody could see how
                 self._tell(app, "died")
 
     def _watch_stranger(self, app: App) -> None:
@@ -125,9 +126,28 @@ class Keeper:
 
     def _stranger_ended(self, app: App) -> None:
         self._forget_pidfd(app)
-        app.ended(None)
+        self._ended(app, None)
         self._stop_reading(app)
         self._tell(app, "died")
+
+    def _ended(self, app: App, code) -> None:
+        """Put its end on record; with a full disk that is tried again until it works."""
+        if app.state["state"] == "running":
+            app.ended(code)
+        if app.id in self.resting and app.state["state"] == "exited":
+            # stopped by a daemon that ends in good order: the next one starts it as if it were new
+            self.resting.discard(app.id)
+            app.state["state"] = "created"
+        self._save(app)
+
+    def _save(self, app: App) -> None:
+        if app.id not in self.apps:
+            return
+        try:
+            app.save()
+        except OSError as error:
+            note(f"{app.id}: its state cannot be written ({error.strerror}); trying again")
+            self.after(SAVE_AGAIN_SECONDS, lambda: self._save(app))
 
     def _forget_pidfd(self, app: App) -> None:
         descriptor = self.pidfds.pop(app.id, None)
@@ -183,13 +203,8 @@ class Keeper:
                 continue
             app = self.by_pid.pop(pid, None)
             if app is not None and app.state.get("pid") == pid:
-                app.ended(code)
+                self._ended(app, code)
                 self._stop_reading(app)
-                if app.id in self.resting:
-                    # stopped by a daemon that ends in good order: the next one starts it as if it were new
-                    self.resting.discard(app.id)
-                    app.state["state"] = "created"
-                    app.save()
                 self._tell(app, "died")
 
     def _read_output(self, app: App) -> None:
@@ -527,8 +542,11 @@ def free_port(wanted) -> int:
 
 
 def note(words: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} keeper {os.getpid()}: {words}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} keeper {os.getpid()}: {words}\n")
+        sys.stderr.flush()
+    except OSError:
+        return  # the disk with our own log is full: that must not be what ends us
 
 
 def main() -> int:

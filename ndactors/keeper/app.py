@@ -1,7 +1,8 @@
 """One app of the keeper: its folder, its processes, its output.
 
 Its stdout and stderr are FIFOs that the app itself holds open for reading and writing. So when the keeper dies, the app
-gets no SIGPIPE; what it prints waits in the FIFO, and the next keeper reads on."""
+gets no SIGPIPE; what it prints waits in the FIFO, and the next keeper reads on. Only what waits there is lost if the app
+ends too before there is a next keeper: the kernel drops a FIFO's content with its last descriptor."""
 
 import fcntl
 import json
@@ -9,7 +10,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 
 from jsonlog import JsonLog
@@ -198,7 +198,7 @@ class App:
             self.log.feed(stream, data)
 
     def ended(self, exit_code) -> None:
-        """Its process is over: the rest of its processes go, its last output is kept, the end is on record."""
+        """Its process is over: the rest of its processes go, its last output is kept. The caller saves."""
         self.kill_all(signal.SIGKILL)
         for stream in self.pipes:
             self.drain(stream, 64 << 20)
@@ -208,15 +208,14 @@ class App:
             self.group.remove()
         self.state = {**self.state, "state": "exited", "exit_code": exit_code, "finished": time.time(), "oom": oom}
         self.state["pid"] = None
-        self.save()
 
     def signal(self, number: int) -> None:
         """To its process group, if the process is still ours."""
         if self.is_alive():
             try:
                 os.killpg(self.state["pid"], number)
-            except (ProcessLookupError, PermissionError) as error:
-                sys.stderr.write(f"{self.id}: {error}\n")
+            except (ProcessLookupError, PermissionError):
+                return  # it ended just now, or became somebody else by its own doing
 
     def kill_all(self, number: int) -> None:
         """To every process that carries its mark, until there is none: some leave the group, some fork meanwhile."""

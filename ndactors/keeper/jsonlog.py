@@ -14,6 +14,13 @@ def stamp() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000)) + f".{now % 1_000_000_000:09d}Z"
 
 
+def complain(words: str) -> None:
+    try:
+        sys.stderr.write(words + "\n")
+    except OSError:
+        return  # our own log is on the same full disk
+
+
 class JsonLog:
     """``path`` is the newest file; ``path.1`` the one before. A disk that is full loses lines and counts them, and
     nothing else."""
@@ -87,7 +94,7 @@ class JsonLog:
                 self._torn = written < len(data)
             except OSError as error:
                 if not self.dropped:
-                    sys.stderr.write(f"{self.path}: {error.strerror}; lines are dropped\n")
+                    complain(f"{self.path}: {error.strerror}; lines are dropped")
                 written = 0
             self._length += written
             if written < len(data):
@@ -103,7 +110,7 @@ class JsonLog:
             if self.files == 1:
                 os.truncate(self.path, 0)
         except OSError as error:
-            sys.stderr.write(f"{self.path} cannot be rotated: {error.strerror}\n")
+            complain(f"{self.path} cannot be rotated: {error.strerror}")
         self._torn = False
         self._open()
 
@@ -112,7 +119,7 @@ class JsonLog:
             with open(self._rest_path(stream), "wb") as file:
                 file.write(rest)
         except OSError as error:
-            sys.stderr.write(f"{self._rest_path(stream)}: {error.strerror}\n")
+            complain(f"{self._rest_path(stream)}: {error.strerror}")
 
     def close(self) -> None:
         os.close(self._file)
