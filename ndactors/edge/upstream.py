@@ -121,12 +121,13 @@ class Upstream(Stream):
             self.user.upstream_drained(self)
 
     def on_end(self, error: str) -> None:
-        user, self.user = self.user, None
+        user = self.user
         self.close()
         if error == "connect_failed":
             self.backend.avoid_until = self.worker.now() + AVOID_SECONDS
         if user is not None:
             user.upstream_ended(self, error)
+        self.user = None  # not before: a fault in there must find whom it concerns
 
     def on_fault(self) -> None:
         user, self.user = self.user, None
