@@ -21,7 +21,7 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 """With aliases expanded."""
-MAX_PLAIN_NODES = 200_000
+MAX_PLAIN_NODES = 100_000
 MAX_DIGITS = 400
 
 _INT = re.compile(r"[-+]?(?:0|[1-9]\d*)")
@@ -204,15 +204,15 @@ class _Builder:
                     self._wrong(mark, path, "`<<` takes a mapping, or a list of them.")
                     continue
                 extra = _Builder.build(self._shadow(), source, path, depth + 1)
+                self._nodes, self._aliased = self._merging._nodes, self._merging._aliased
+                for place, mark in self._merging.document.values.items():
+                    self.document.values.setdefault(place, mark)
                 for key, value in extra.items():
                     if key not in result:
                         result[key] = value
                         self.document.keys.setdefault(
-                            (*path, key), self._shadow_document.keys.get((*path, key), (1, 1))
+                            (*path, key), self._merging.document.keys.get((*path, key), (1, 1))
                         )
-                        for place, mark in self._shadow_document.values.items():
-                            if place[: len(path) + 1] == (*path, key):
-                                self.document.values.setdefault(place, mark)
         return result
 
     def _shadow(self) -> _Builder:
@@ -220,8 +220,7 @@ class _Builder:
         shadow = _Builder(self.source)
         shadow._nodes, shadow._seen, shadow._aliased = self._nodes, self._seen, self._aliased
         shadow.problems = self.problems
-        self._shadow_document = shadow.document
-        self._nodes += 1
+        self._merging = shadow
         return shadow
 
     def _scalar(self, node: Any, path: Path, mark: tuple[int, int]) -> Any:
@@ -351,6 +350,8 @@ def render(loaded: Loaded) -> str:
     """The effective configuration as YAML, secrets masked."""
 
     def plain(value: Any, key: str = "") -> Any:
+        if key == "secrets":
+            return value  # their names; the values are not in this file
         if isinstance(value, dict):
             return {name: plain(below, str(name)) for name, below in value.items()}
         if isinstance(value, list):
@@ -361,6 +362,6 @@ def render(loaded: Loaded) -> str:
             return MASK
         return _URL_SECRET.sub(rf"\1{MASK}@", str(value)) if isinstance(value, str) else value
 
-    tree = {key: value if key in ("secrets",) else plain(value, key) for key, value in loaded.effective.items()}
+    tree = {key: plain(value, key) for key, value in loaded.effective.items()}
     tree = {"project": loaded.settings.project, **tree}
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)

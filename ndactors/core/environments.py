@@ -18,7 +18,9 @@ Mark = tuple[int, int]
 _PLACEHOLDER = re.compile(r"\$(?:\$|\{([^}]*)\})")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 STANDARD = ("dev", "staging", "prod")
+MAX_MOVES = 8
 MAX_TEXT = 1_000_000
+"""Characters that all values together may have once variables are in."""
 
 
 class Text(str):
@@ -48,14 +50,31 @@ class Document:
     keys: dict[Path, Mark] = field(default_factory=dict)
     values: dict[Path, Mark] = field(default_factory=dict)
     origins: dict[Path, str] = field(default_factory=dict)
+    moves: dict[Path, Path] = field(default_factory=dict)
+    """Where a value was before it was moved: the marks stay there, so moving costs nothing."""
+
+    def move(self, source: Path, target: Path) -> None:
+        self.moves[target] = source
+
+    def _place(self, path: Path) -> Path:
+        """Where in the file the value at ``path`` came from."""
+        for _ in range(MAX_MOVES):
+            for length in range(len(path), 0, -1):
+                if path[:length] in self.moves:
+                    path = self.moves[path[:length]] + path[length:]
+                    break
+            else:
+                break
+        return path
 
     def problem(self, path: Path, message: str, *, at_key: bool = False) -> Problem:
         """A mistake at ``path``, or at the nearest place above it that is in the file."""
         text = dotted(path)
         for length in range(len(path), -1, -1):
-            place = path[:length]
-            if place in self.origins:
-                return Problem(0, 0, self.origins[place], f"{text}: {message}" if length < len(path) else message)
+            if path[:length] in self.origins:
+                origin = self.origins[path[:length]]
+                return Problem(0, 0, origin, f"{text}: {message}" if length < len(path) else message)
+            place = self._place(path[:length])
             marks = self.keys if at_key or length < len(path) else self.values
             mark = marks.get(place) or self.values.get(place)
             if mark is not None:
@@ -109,15 +128,7 @@ def _merge(document: Document, base: dict[str, Any], overlay: dict[str, Any], at
             _merge(document, base[key], value, here, there)
             continue
         base[key] = value
-        _move_marks(document, there, here)
-
-
-def _move_marks(document: Document, source: Path, target: Path) -> None:
-    for marks in (document.keys, document.values):
-        for path in [p for p in marks if p[: len(target)] == target]:
-            del marks[path]
-        for path in [p for p in marks if p[: len(source)] == source]:
-            marks[target + path[len(source) :]] = marks[path]
+        document.move(there, here)
 
 
 def overridden(document: Document, overrides: list[str], parse: Callable[[str], Any]) -> list[Problem]:
@@ -154,8 +165,11 @@ def interpolated(document: Document, variables: Mapping[str, str], scalar: Calla
     """Replace ``${VAR}`` and ``${VAR:-default}`` in all string values, in place; ``$$`` is a dollar sign. ``scalar``
     says what a text means as a YAML scalar."""
     problems: list[Problem] = []
+    room = MAX_TEXT
 
     def text_of(value: str, path: Path) -> str:
+        nonlocal room
+
         def one(match: re.Match[str]) -> str:
             if match[1] is None:
                 return "$"
@@ -172,6 +186,13 @@ def interpolated(document: Document, variables: Mapping[str, str], scalar: Calla
             return found
 
         replaced = _PLACEHOLDER.sub(one, value)
+        room -= len(replaced)
+        if room < 0:
+            if room + len(replaced) >= 0:
+                problems.append(
+                    document.problem(path, f"With the variables the file is longer than {MAX_TEXT} characters.")
+                )
+            return ""
         whole = _PLACEHOLDER.fullmatch(value)
         if whole is None or whole[1] is None:
             return replaced

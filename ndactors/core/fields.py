@@ -13,6 +13,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_sche
 from . import units
 from .environments import Decimal, Number, Text
 
+MAX_SUGGESTIONS = 20
+"""For more unknown keys than that no likely spelling is looked for: it takes long, and helps nobody."""
+
 
 def plain(value: Any) -> Any:
     """What a placeholder's text means where no string is wanted."""
@@ -33,8 +36,8 @@ class Block(Schema):
             return
         known = {field.data_key or name: name for name, field in self.load_fields.items()}
         wrong = {}
-        for key in original.keys() - known.keys():
-            near = get_close_matches(str(key), known, 1)
+        for count, key in enumerate(sorted(map(str, original.keys() - known.keys()))):
+            near = get_close_matches(key[:60], known, 1) if count < MAX_SUGGESTIONS else []
             wrong[key] = [f"Unknown key; did you mean `{near[0]}`?" if near else "Unknown key."]
         if wrong:
             raise ValidationError(wrong)
@@ -218,7 +221,7 @@ class MapOf(Field):
     """A mapping with free keys. ``key`` is a pattern for them."""
 
     def __init__(self, inner: Any, key: str | None = None, hint: str = "Not a valid name.", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"allow_none": True, **kwargs})
         self.inner, self.key, self.hint = inner, key, hint
 
     def _bind_to_schema(self, field_name: str, parent: Any) -> None:
@@ -357,6 +360,8 @@ class Either(Field):
 
 def json_of(field: Any) -> dict[str, Any]:
     schema = dict(field.json_schema())
+    if field.allow_none and "null" not in str(schema.get("type", "")):
+        schema = {"anyOf": [schema, {"type": "null"}]}
     told = field.metadata.get("description")
     if told:
         schema["description"] = told

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ..errors import Problem
-from .environments import Document, Path, _move_marks
+from .environments import Document, Path
 
 SIGNS = frozenset(
     (
@@ -16,6 +16,8 @@ SIGNS = frozenset(
     )
 )
 """Top-level keys that only the original layout has."""
+OWN_NAMES = ("args", "labels", "env", "registries", "caps", "headers", "redirects", "basic_auth")
+"""Below these, keys are names of the user's own."""
 IGNORED = ("servers", "repository", "target_type", "cloud_provider", "serverless")
 
 
@@ -39,6 +41,8 @@ def _snake_all(document: Document) -> None:
     """Every key in snake_case, but for names that are the user's own."""
 
     def walk(value: Any, path: Path) -> Any:
+        if path and path[-1] in OWN_NAMES:
+            return value
         if isinstance(value, list):
             return [walk(item, (*path, index)) for index, item in enumerate(value)]
         if not isinstance(value, dict):
@@ -47,7 +51,7 @@ def _snake_all(document: Document) -> None:
         for key, below in value.items():
             name = snake(key)
             if name != key:
-                _move_marks(document, (*path, key), (*path, name))
+                document.move((*path, key), (*path, name))
             result[name] = walk(below, (*path, name))
         return result
 
@@ -106,7 +110,7 @@ class _Conversion:
         if value is None:
             return
         self.app[target] = change(value) if change else value
-        _move_marks(self.document, source, ("apps", self.name, target))
+        self.document.move(source, ("apps", self.name, target))
 
     def _ports(self, container: dict[str, Any]) -> None:
         """`"80:3000"`: the container's side is the port the edge dials; the host's side is the edge's business."""
@@ -135,7 +139,7 @@ class _Conversion:
             known["command"] = test
             known.pop("path", None)
         self.app["healthcheck"] = known
-        _move_marks(self.document, ("deployment", "container", "healthcheck"), ("apps", self.name, "healthcheck"))
+        self.document.move(("deployment", "container", "healthcheck"), ("apps", self.name, "healthcheck"))
 
     def _environment(self) -> None:
         rows = self.tree.get("environment")
