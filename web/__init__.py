@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from flask import Flask
+from flask import Flask, request
 
+from ndactors.errors import Forbidden
 from ndactors.messages.control import WebSettings
 
 from . import api, metrics, pages, problems
@@ -46,6 +48,16 @@ def create_app(refs: Refs, settings: WebSettings) -> Flask:
     app.register_blueprint(api.blueprint(refs, guard))
     app.register_blueprint(metrics.blueprint(refs, guard, open_to_all=settings.metrics_open))
     app.register_blueprint(pages.blueprint(refs, guard, settings))
+
+    @app.before_request
+    def refuse_other_sites() -> None:
+        """A page of somebody else must not act with credentials that the browser adds by itself."""
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return
+        origin = request.headers.get("Origin")
+        foreign = origin is not None and origin != "null" and urlsplit(origin).netloc != request.host
+        if foreign or request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+            raise Forbidden("This request comes from another site.")
 
     @app.after_request
     def protect(response: Any) -> Any:

@@ -1,0 +1,175 @@
+"""The app over refs that answer from a dictionary."""
+
+from __future__ import annotations
+
+import time
+
+import argon2
+import pytest
+from werkzeug.security import generate_password_hash
+
+import web
+from ndactors.core.model import User
+from ndactors.errors import NotFound
+from ndactors.messages.control import WebSettings
+from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
+from ndactors.messages.queries import (
+    AppView,
+    ContainerView,
+    DaemonView,
+    EngineView,
+    Event,
+    EventPage,
+    GetApps,
+    GetDaemon,
+    GetEdge,
+    GetEngine,
+    GetEvents,
+    GetHost,
+    GetReadiness,
+    GetTree,
+    HostView,
+    ProcessView,
+    Readiness,
+)
+from ndactors.runtime.tree import ActorNode, RestartActor
+
+
+def container(number: int, app: str = "shop") -> ContainerView:
+    return ContainerView(
+        id=f"c{number}",
+        name=f"nd-{app}-web-1-{number}",
+        app=app,
+        process="web",
+        replica=number,
+        state="running",
+        health="healthy",
+        restarts={"exit": 2},
+        started_at=time.time() - 60,
+    )
+
+
+def app_view(name: str = "shop") -> AppView:
+    process = ProcessView(name="web", desired=2, running=2, routed=2, restarts=2, restarts_by_reason={"exit": 2})
+    return AppView(
+        name=name,
+        project="test",
+        state="healthy",
+        domains=("a.test",),
+        processes=(process,),
+        containers=(container(1, name), container(2, name)),
+    )
+
+
+def node(name: str, *children: ActorNode) -> ActorNode:
+    return ActorNode(
+        name=name, cls="Actor", state="running", mailbox=0, handled=3, dropped=0, restarts=1, children=children
+    )
+
+
+class FakeRef:
+    """Answers each kind of question from ``answers``; a function is called with the question."""
+
+    def __init__(self) -> None:
+        self.asked: list = []
+        counts = (1, *([0] * 15))
+        totals = ServiceTotals(
+            app="shop",
+            process="web",
+            requests={"GET 200": 7},
+            durations={"2xx": Histogram(counts=counts, total=0.5)},
+            in_flight={"c1": 1},
+        )
+        self.answers = {
+            GetTree: node("root", node("apps", node("app:shop"))),
+            GetApps: (app_view(),),
+            GetReadiness: Readiness(ready=True),
+            GetEvents: EventPage(
+                items=(Event(id=5, ts="2026-01-01T00:00:00.000000Z", kind="container.died", app="shop", reason="<b>"),),
+                next=5,
+            ),
+            GetHost: HostView(
+                cpu_percent=5.0,
+                load=(0.1, 0.2, 0.3),
+                memory_used=1,
+                memory_total=2,
+                swap_used=0,
+                swap_total=0,
+                disks={"/": (1, 2)},
+            ),
+            GetEngine: EngineView(name="docker", version="1", reachable=True),
+            GetDaemon: DaemonView(
+                version="1",
+                environment="dev",
+                project="test",
+                daemon_id="d",
+                epoch=1,
+                pid=1,
+                started_at=time.time() - 9,
+                config_path="/c",
+                state_dir="/s",
+                hub_lag=Histogram(counts=counts, total=0.1),
+            ),
+            GetEdge: EdgeReport(
+                epoch=1,
+                master_pid=2,
+                http=("127.0.0.1:80",),
+                workers=(WorkerState(pid=3, index=0),),
+                services={"shop": totals},
+            ),
+            RestartActor: self._restart,
+        }
+
+    def _restart(self, message):
+        if message.name != "app:shop":
+            raise NotFound("there is no such actor")
+
+    def ask(self, message, timeout=5.0):
+        self.asked.append(message)
+        answer = self.answers[type(message)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer(message) if callable(answer) else answer
+
+
+USERS = (
+    User(
+        name="ana",
+        password_hash=argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("secret"),
+        role="admin",
+    ),
+    User(name="vic", password_hash=generate_password_hash("secret", "pbkdf2:sha256:1000"), role="viewer"),
+    User(name="oli", password_hash=generate_password_hash("secret", "scrypt:1024:8:1"), role="operator"),
+)
+
+
+@pytest.fixture
+def ref():
+    return FakeRef()
+
+
+@pytest.fixture
+def make_client(ref):
+    def make(**changes):
+        given = {
+            "users": USERS,
+            "key": b"k" * 32,
+            "metrics_open": True,
+            "project": "test",
+            "environment": "dev",
+            **changes,
+        }
+        app = web.create_app(web.Refs(*[ref] * len(web.Refs._fields)), WebSettings(**given))
+        return app.test_client()
+
+    return make
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client()
+
+
+@pytest.fixture
+def ana():
+    return ("ana", "secret")
