@@ -202,11 +202,13 @@ def test_a_full_disk_loses_lines_and_nothing_else(tmp_path):
         Path(status.log_path).write_bytes(b"")  # somebody makes room
         until(lambda: len(Path(status.log_path).read_bytes()) > 10_000)
     finally:
-        for container in engine.containers():
-            engine.remove(container.id)
-        engine.shutdown()
-        until(lambda: not keeper_pid(disk))
-        subprocess.run(["umount", str(disk)], check=True)
+        try:
+            for container in engine.containers():
+                engine.remove(container.id)
+            engine.shutdown()
+            until(lambda: not keeper_pid(disk))
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="control groups take root")
