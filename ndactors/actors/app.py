@@ -207,8 +207,7 @@ class AppActor(Actor):
             self._refuse()
             return
         if self._deploying is not None and decision.phase == "settled":
-            self._event("deploy.finished", f"revision {self._deploying}", {"revision": self._deploying})
-            self._deploying = None
+            self._deployed(self._deploying)
         for step in decision.steps:
             if isinstance(step, Create):
                 self._create(step.process, step.replica)
@@ -221,6 +220,15 @@ class AppActor(Actor):
         if self._asked_for is None and not self._slots:
             self._around.state.delete(self._record_name)
             self._around.apps.tell(AppGone(app=self._name, engine=self._around.engine))
+
+    def _deployed(self, revision: int) -> None:
+        """Nothing moves any more: it runs as it should, or some of it will not."""
+        self._deploying = None
+        failed = next((slot.view for slot in self._slots.values() if slot.view and slot.state == "failed"), None)
+        if failed is None:
+            self._event("deploy.finished", f"revision {revision}", {"revision": revision})
+        else:
+            self._event("deploy.failed", f"revision {revision}: {failed.name}: {failed.reason}", {"revision": revision})
 
     def _unheard(self) -> bool:
         """True while an adopted container's actor has not told how it is: it serves maybe, so nothing is decided."""

@@ -105,6 +105,12 @@ def _app_rules(app: dict[str, Any]) -> list[tuple[Path, str]]:
         }
         if host_app and not own.get("command"):
             wrong.append((at, "Give `image`, `build` or `command`: there is nothing to run."))
+        replicas = own.get("replicas", 1) if name == "web" else (process or {}).get("replicas", 1)
+        port = own.get("port") if name == "web" else (process or {}).get("port")
+        if host_app and port and replicas > 1:
+            wrong.append(
+                ((*at, "port"), "On the host one port is for one replica; without `port` each gets a free one.")
+            )
         check = own.get("healthcheck") or {}
         if check.get("tcp") and check.get("command"):
             wrong.append(((*at, "healthcheck"), "Give `tcp` or `command`, not both."))

@@ -300,6 +300,13 @@ def test_a_variable_that_is_not_set_and_one_that_is_none(tmp_path):
     ]
 
 
+def test_one_port_of_the_host_is_for_one_replica(tmp_path):
+    words = "On the host one port is for one replica; without `port` each gets a free one."
+    assert lines(tmp_path, b"apps: {a: {command: x, port: 80, replicas: 2}}\n") == [
+        f"nextdeploy.yml:1:30: apps.a.port: {words}"
+    ]
+
+
 def test_variables_cannot_blow_a_file_up(tmp_path):
     content = b"apps: {a: {command: x, env: {" + b", ".join(b'A%d: "${BIG}"' % n for n in range(300)) + b"}}}\n"
     (found,) = lines(tmp_path, content, variables={"BIG": "x" * 10_000})
