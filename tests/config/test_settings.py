@@ -126,7 +126,7 @@ def test_shorthands(tmp_path):
 def test_what_processes_inherit(tmp_path):
     app = shop(
         tmp_path,
-        "env: {A: a, B: b}, resources: {memory: 1GiB}, replicas: 3, port: 80, healthcheck: {path: /up}, "
+        "image: i, env: {A: a, B: b}, resources: {memory: 1GiB}, replicas: 3, port: 80, healthcheck: {path: /up}, "
         "processes: {web: {env: {B: c}}, worker: {command: w, replicas: 2}}",
     )
     web, worker = app.processes["web"], app.processes["worker"]
