@@ -63,7 +63,8 @@ class Field(fields.Field[Any]):
     schema: Mapping[str, Any] = {}
 
     def convert(self, value: Any) -> Any:
-        raise NotImplementedError
+        """What ``value`` means; ``ValueError`` with a sentence for the user if it means nothing here."""
+        return value
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         try:

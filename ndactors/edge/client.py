@@ -1,67 +1,33 @@
-"""One client's connection: reads requests, sends them to containers, passes the answers back, one after the other."""
+"""One client's connection: reads requests and sends them to containers, one after the other."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ..core.balancing import choose
 from ..core.routing import normal_host
 from . import http1
+from .answering import Answering
 from .answers import answer
+from .connection import (
+    ANSWERING,
+    HEAD,
+    HOLDING,
+    LINGER,
+    LINGER_SECONDS,
+    PIPELINE_BYTES,
+    RETRY_SECONDS,
+    STALL_SECONDS,
+    TUNNEL,
+    WAITING,
+)
 from .exchange import LAST_CHUNK, Exchange, chunk
-from .services import ServiceState
-from .stream import CLOSED as STREAM_CLOSED
-from .stream import HIGH_WATER, Stream
+from .stream import HIGH_WATER
 from .upstream import Upstream
 
-if TYPE_CHECKING:
-    from .worker import Worker
 
-HEAD, HOLDING, WAITING, ANSWERING, TUNNEL, LINGER, GONE = range(7)
-STATES = ("head", "holding", "waiting", "answering", "tunnel", "linger", "gone")
-TRANSITIONS = {
-    HEAD: {HOLDING, WAITING, LINGER, GONE},
-    HOLDING: {WAITING, HEAD, LINGER, GONE},
-    WAITING: {ANSWERING, HOLDING, WAITING, TUNNEL, HEAD, LINGER, GONE},
-    ANSWERING: {HEAD, LINGER, GONE},
-    TUNNEL: {GONE},
-    LINGER: {GONE},
-    GONE: set(),
-}
-"""head → (holding ⇄ waiting) → answering → head; an upgrade makes it a tunnel; linger reads what still comes before
-the end, so that the answer is not lost to a reset (RFC 9112 9.6)."""
-
-LINGER_SECONDS = 2.0
-RETRY_SECONDS = 0.2
-PIPELINE_BYTES = 64 * 1024
-STALL_SECONDS = 60.0
-"""A client that takes nothing for so long, while an answer waits, is given up."""
-MAX_ANSWER_HEAD = 64 * 1024
-CLIENT_LEFT = 499
-"""Counted, never sent: the client went before it had an answer (the number is nginx's)."""
-
-
-class Client(Stream):
-    __slots__ = ("_address", "_buffer", "_exchange", "_forwarded", "_since", "_step", "_trusted", "_upstream")
-
-    def __init__(self, worker: Worker, sock: socket.socket, address: str) -> None:
-        super().__init__(worker, sock)
-        self._address = address
-        self._buffer = b""
-        self._exchange: Exchange | None = None
-        self._upstream: Upstream | None = None
-        self._step = HEAD
-        self._since = worker.now()
-        self._trusted = worker.knowledge.trusts(address)
-        self._forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % address.encode()
-        self.start_reading()
-
-    def _go(self, step: int) -> None:
-        if step not in TRANSITIONS[self._step]:
-            raise AssertionError(f"a connection cannot go from {STATES[self._step]} to {STATES[step]}")
-        self._step = step
+class Client(Answering):
+    __slots__ = ()
 
     # -- from the client ---------------------------------------------------------------------------
 
@@ -114,13 +80,6 @@ class Client(Stream):
             self._begin(http1.parse_request(head), end)
         except http1.Refused as refused:
             self._refuse(refused)
-
-    def _refuse(self, refused: http1.Refused) -> None:
-        code = "too_large" if refused.status in (413, 431) else "bad_request"
-        _, data = answer(code, status=refused.status, words=refused.words, close=True)
-        self.worker.count_error(code)
-        self.send(data)
-        self._linger()
 
     # -- a request begins --------------------------------------------------------------------------
 
@@ -290,13 +249,8 @@ class Client(Stream):
         service.held.append(self)
 
     def release(self) -> None:
-        """Called when it left its service's queue because a container is there."""
         if self._step == HOLDING:
             self._dispatch()
-
-    def _leave_queue(self, service: ServiceState) -> None:
-        if self in service.held:
-            service.held.remove(self)
 
     def upstream_connected(self, upstream: Upstream) -> None:
         if self._exchange is not None:
@@ -340,263 +294,6 @@ class Client(Stream):
         exchange.answer_buffer = b""
         exchange.service.count_retry(error)
         self._dispatch()
-
-    # -- the answer --------------------------------------------------------------------------------
-
-    def upstream_data(self, upstream: Upstream, data: bytes) -> None:
-        step = self._step
-        if step == WAITING:
-            self._read_answer(data)
-        elif step == ANSWERING:
-            self._pass_on(data)
-        elif step == TUNNEL:
-            if self._exchange is not None:
-                self._exchange.bytes_out += len(data)
-            if not self.send(data):
-                upstream.pause()
-
-    def _read_answer(self, data: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        if exchange.answer_buffer:
-            data = exchange.answer_buffer + data
-        try:
-            while True:
-                end = http1.find_head(data, MAX_ANSWER_HEAD)
-                if end < 0:
-                    exchange.answer_buffer = data
-                    return
-                response = http1.parse_response(data[:end], exchange.request.method)
-                data = data[end:]
-                if response.status >= 200:
-                    break
-                if response.status == 101:
-                    if not exchange.request.upgrade:
-                        raise http1.Refused(502, "the app switched protocols unasked")
-                    self._begin_tunnel(response, data)
-                    return
-                if exchange.request.http11:
-                    exchange.answer_begun = True
-                    line = b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-                    self.send(b"".join((line, *response.fields, b"\r\n")))
-        except http1.Refused as refused:
-            self._drop_upstream()
-            self._fail("upstream_reset", refused.words)
-            return
-        self._begin_answer(response, data)
-
-    def _begin_answer(self, response: http1.Response, rest: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        exchange.answer = response
-        request = exchange.request
-        body = response.body
-        parts = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason), *response.fields]
-        parts += (b"X-Request-Id: ", exchange.id, b"\r\n")
-        if body >= http1.CHUNKED:
-            if request.http11:
-                parts.append(b"Transfer-Encoding: chunked\r\n")
-            else:
-                exchange.close_client = True
-        if not exchange.request_done or self.worker.stopping:
-            exchange.close_client = True
-        if exchange.close_client:
-            parts.append(b"Connection: close\r\n")
-        elif not request.http11:
-            parts.append(b"Connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        exchange.answer_body = body
-        exchange.answer_left = response.length
-        exchange.answer_begun = True
-        self._go(ANSWERING)
-        if body == http1.LENGTH and len(rest) == response.length:
-            # nearly all answers come in one piece: they go on in one piece
-            parts.append(rest)
-            data = b"".join(parts)
-            exchange.bytes_out += len(data)
-            self.send(data)
-            self._finish_answer()
-            return
-        head = b"".join(parts)
-        exchange.bytes_out += len(head)
-        if body == http1.NONE:
-            self.send(head)
-            self._finish_answer(clean=not rest)
-            return
-        if body == http1.CHUNKED:
-            exchange.answer_chunked = http1.ChunkedReader()
-        self._pass_on(rest, head)
-
-    def _pass_on(self, data: bytes, head: bytes = b"") -> None:
-        exchange = self._exchange
-        assert exchange is not None
-        body, done, clean = exchange.answer_body, False, True
-        if body == http1.LENGTH:
-            if len(data) > exchange.answer_left:
-                data, clean = data[: exchange.answer_left], False
-            exchange.answer_left -= len(data)
-            done = exchange.answer_left == 0
-        elif body == http1.CHUNKED:
-            reader = exchange.answer_chunked
-            assert reader is not None
-            try:
-                pieces = reader.feed(data)
-            except http1.Refused:
-                self.abort()  # the client must see that it is not whole
-                return
-            done = reader.done
-            clean = not reader.rest
-            if exchange.request.http11:
-                data = b"".join(map(chunk, pieces)) + (LAST_CHUNK if done else b"")
-            else:
-                data = b"".join(pieces)
-        elif exchange.request.http11 and data:
-            data = chunk(data)
-        if head:
-            data = head + data
-        exchange.bytes_out += len(data)
-        room = self.send(data) if data else True
-        if done:
-            self._finish_answer(clean=clean)
-        elif not room and self._upstream is not None:
-            self._since = self.worker.now()
-            self._upstream.pause()
-
-    def on_drained(self) -> None:
-        if self._upstream is not None and self._step in (ANSWERING, TUNNEL):
-            self._upstream.resume()
-
-    def _finish_answer(self, *, clean: bool = True) -> None:
-        exchange, upstream = self._exchange, self._upstream
-        assert exchange is not None
-        answer_ = exchange.answer
-        assert answer_ is not None
-        now = self.worker.now()
-        if exchange.answer_body == http1.CLOSE and exchange.request.http11:
-            self.send(LAST_CHUNK)
-        self._upstream = None
-        if upstream is not None:
-            self._release_backend()
-            if clean and answer_.keep_alive and exchange.request_done and exchange.answer_body != http1.CLOSE:
-                upstream.park(now)
-            else:
-                upstream.user = None
-                upstream.close()
-        exchange.service.count(
-            exchange.request.method, answer_.status, now - exchange.started, exchange.body_in, exchange.bytes_out
-        )
-        self._exchange = None
-        if exchange.close_client or self.worker.stopping:
-            self._linger()
-        else:
-            self._next()
-
-    def _next(self) -> None:
-        """Ready for the next request of this client."""
-        if self._step != HEAD:
-            self._go(HEAD)
-        self._since = self.worker.now()
-        if self.eof and not self._buffer:
-            self._linger()
-            return
-        self.resume()
-        if self._buffer:
-            # in the next turn of the loop: a client that pipelines must not starve the others
-            self.worker.soon(self._pipelined)
-
-    def _pipelined(self) -> None:
-        if self._step == HEAD and self.state != STREAM_CLOSED and self._buffer:
-            self._read_head()
-
-    # -- tunnels -----------------------------------------------------------------------------------
-
-    def _begin_tunnel(self, response: http1.Response, rest: bytes) -> None:
-        exchange, upstream = self._exchange, self._upstream
-        assert exchange is not None
-        assert upstream is not None
-        exchange.answer = response
-        self._go(TUNNEL)
-        upgrade = response.upgrade or exchange.request.upgrade
-        parts = [b"HTTP/1.1 101 %b\r\n" % response.reason, *response.fields, b"X-Request-Id: ", exchange.id]
-        parts += (b"\r\nConnection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n", rest)
-        data = b"".join(parts)
-        exchange.bytes_out += len(data)
-        self.send(data)
-        early, self._buffer = self._buffer, b""
-        if early:
-            upstream.send(early)
-
-    # -- the end -----------------------------------------------------------------------------------
-
-    def _fail(self, code: str, words: str = "") -> None:
-        """The request gets no answer from a container: answer it here."""
-        exchange = self._exchange
-        assert exchange is not None
-        if exchange.answer_begun:
-            self.abort()
-            return
-        request = exchange.request
-        close = exchange.close_client or not exchange.request_done or self.worker.stopping
-        status, data = answer(
-            code,
-            accept=request.accept,
-            request_id=exchange.id,
-            words=words,
-            close=close,
-            body=request.method != b"HEAD",
-            http11=request.http11,
-        )
-        seconds = self.worker.now() - exchange.started
-        exchange.service.count(request.method, status, seconds, exchange.body_in, len(data))
-        self.worker.count_error(code)
-        self._exchange = None
-        self.send(data)
-        if close:
-            self._linger()
-        else:
-            self._next()
-
-    def _release_backend(self) -> None:
-        exchange = self._exchange
-        if exchange is not None and exchange.backend is not None:
-            exchange.backend.in_flight -= 1
-            exchange.backend = None
-
-    def _drop_upstream(self) -> None:
-        upstream, self._upstream = self._upstream, None
-        self._release_backend()
-        if upstream is not None:
-            upstream.user = None
-            upstream.close()
-
-    def _linger(self) -> None:
-        if self.state == STREAM_CLOSED:
-            return
-        self._go(LINGER)
-        self._since = self.worker.now()
-        self._buffer = b""
-        if self.eof and not self.pending_bytes:
-            self.abort()
-            return
-        self.half_close()
-        self.resume()
-
-    def abort(self) -> None:
-        """Close this side and the other, at once."""
-        if self._step == GONE:
-            return
-        exchange = self._exchange
-        if exchange is not None:
-            self._leave_queue(exchange.service)
-            status = exchange.answer.status if exchange.answer is not None else CLIENT_LEFT
-            seconds = self.worker.now() - exchange.started
-            exchange.service.count(exchange.request.method, status, seconds, exchange.body_in, exchange.bytes_out)
-        self._drop_upstream()
-        self._exchange = None
-        self._step = GONE
-        self.close()
-
-    on_fault = abort
 
     def stop(self) -> None:
         """The worker stops: a connection without a request ends now."""

@@ -13,7 +13,7 @@ from ..messages.edge import LATENCY_BUCKETS, Histogram, RoutingSnapshot, Service
 from .upstream import BackendState
 
 if TYPE_CHECKING:
-    from .client import Client
+    from .connection import Connection
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"))
 """Others are counted as one: a client must not be able to make counters without end."""
@@ -39,7 +39,7 @@ class ServiceState:
         self.settings = settings
         self.backends: list[BackendState] = []
         self.turn = 0
-        self.held: deque[Client] = deque()
+        self.held: deque[Connection] = deque()
         self.codes: dict[tuple[bytes, int], int] = {}
         self.durations: dict[int, list[float]] = {}
         self.bytes_in = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from ndactors.edge import client as client_module
-from ndactors.edge.client import STATES, TRANSITIONS, Client
+from ndactors.edge import connection as client_module
+from ndactors.edge.client import Client
+from ndactors.edge.connection import STATES, TRANSITIONS
 from ndactors.edge.upstream import Upstream
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
