@@ -43,10 +43,7 @@ class ControlServer(WSGIServer):  # type: ignore[misc]
         self._path = path
         self._asks = asks
         listener = listen_unix(path, 0o660)
-        try:
-            os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
-        except (KeyError, PermissionError):
-            log.debug("the control socket belongs to this user's group")
+        _open_to_group(path)
         super().__init__(listener, app, handler_class=Handler, log=None, error_log=log, spawn=200)
 
     def stop(self, timeout: float = 1.0) -> None:
@@ -90,6 +87,18 @@ class ControlServer(WSGIServer):  # type: ignore[misc]
                 sock.sendall(frame)
             except OSError as error:
                 log.debug("control peer: %s", error)
+
+
+def _open_to_group(path: Path) -> None:
+    """The group may open the socket, and so must be able to pass through its folder; what else is there it cannot
+    even list."""
+    try:
+        group = grp.getgrnam(GROUP).gr_gid
+        os.chown(path, -1, group)
+        os.chown(path.parent, -1, group)
+        path.parent.chmod(0o710)
+    except (KeyError, PermissionError):
+        log.debug("the control socket belongs to this user's group")
 
 
 class ControlClient:
