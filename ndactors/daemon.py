@@ -66,6 +66,12 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
 
 
+class Rested(msgspec.Struct, frozen=True, kw_only=True):
+    """Containers that this daemon stopped because it was told to when it ended."""
+
+    containers: list[str]
+
+
 def run(argv: list[str]) -> int:
     arguments = parse(argv, os.environ)
     try:
@@ -109,6 +115,9 @@ class Daemon:
         self._lag = LagMeter(self._late)
         self._state = StateFiles(folder / "state", self._report)
         self._identity = _identity(self._state)
+        rested = self._state.load("rested", Rested)
+        self._rested = frozenset(rested.containers) if rested is not None else frozenset()
+        self._state.delete("rested")
         self._started = time.time()
         self._events = SqliteEvents(folder / "events.db", self._report, off_loop)
         self._engines = self._make_engines(config.current())
@@ -171,6 +180,7 @@ class Daemon:
             host=HostStatistics(),
             stamp=_now,
             new_pool=self._new_pool,
+            rested=self._rested,
             leave_edge=lambda: not self._stopping or bool(self._arguments.leave_edge),
             answers={GetDaemon: self._view, GetWebSettings: lambda: self._web},
             open_admin=self._open_admin,
@@ -281,6 +291,7 @@ class Daemon:
                         default=10.0,
                     )
                     running = [c for c in engine.containers() if c.state in ("running", "paused")]
+                    self._state.save("rested", Rested(containers=[c.id for c in running]))
                     gevent.joinall([gevent.spawn(engine.stop, c.id, signal="SIGTERM", grace=grace) for c in running])
             except EngineError as error:
                 log.error("%s", error)

@@ -49,6 +49,7 @@ class World:
     stamp: Callable[[], str]
     new_pool: Callable[[Settings, Callable[[Any], None], Callable[[str], None]], EdgePool]
     leave_edge: Callable[[], bool]
+    rested: frozenset[str] = frozenset()
     answers: dict[type, Callable[[], object]]
     open_admin: Callable[[Refs], Server]
     open_control: Callable[[Refs], Server]
@@ -163,7 +164,9 @@ def _wanted(world: World, name: str, engine: str) -> App | None:
 def _new_container(
     world: World, refs: Refs, engine: ContainerEngine, ref: Ref, place: Callable[[], Placement], owner: Ref
 ) -> Child:
-    around = Surroundings(owner=owner, events=refs.events, engine=engine, prober=world.prober, lag=world.lag)
+    around = Surroundings(
+        owner=owner, events=refs.events, engine=engine, prober=world.prober, lag=world.lag, rested=world.rested
+    )
     return Child(ref, ContainerActor, place, around)
 
 

@@ -49,6 +49,8 @@ class Surroundings:
     engine: ContainerEngine
     prober: Prober
     lag: Lag
+    rested: frozenset[str] = frozenset()
+    """Ids of containers that the last daemon stopped when it ended: they start without counting as restarts."""
 
 
 class ProbeDue: ...
@@ -100,7 +102,7 @@ class ContainerActor(Actor):
             self._reason = self._gave_up
             self._move(Step.GAVE_UP)
             self._tell()
-        elif status.state == "created":
+        elif status.state == "created" or status.id in self._around.rested:
             self._launch()
         else:
             self._ended("exit")

@@ -184,3 +184,6 @@ def test_containers_stay_when_the_daemon_stops(on_docker, docker_client):
     daemon.wait_ready()
     assert daemon.stop() == 0
     assert not any(docker_client.inspect_container(id)["State"]["Running"] for id in ids)
+    daemon.start()
+    daemon.wait_ready()
+    assert [(row["id"], row["restarts"]) for row in daemon.containers().values()] == [(id, 0) for id in ids]
