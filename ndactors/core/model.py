@@ -210,6 +210,8 @@ class EdgeLimits(Value, frozen=True, kw_only=True):
     header_bytes: int = 32 * 1024
     header_timeout: float = 10.0
     idle_timeout: float = 75.0
+    tunnel_timeout: float = 3600.0
+    """A WebSocket in which nothing moves for so long is closed."""
     body_bytes: int = 0
     """0: no limit."""
     connections: int = 10_000

@@ -79,6 +79,7 @@ class Edge(Block):
         header_bytes = Size()
         header_timeout = Duration(above_zero=True)
         idle_timeout = Duration(above_zero=True)
+        tunnel_timeout = Duration(above_zero=True)
         body_bytes = Size()
         connections = Int(1)
 

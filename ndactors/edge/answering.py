@@ -2,65 +2,151 @@
 
 from __future__ import annotations
 
+from ..core.suspecting import TRUSTED
 from . import http1
-from .connection import ANSWERING, MAX_ANSWER_HEAD, TUNNEL, WAITING, Connection
-from .exchange import LAST_CHUNK, chunk
-from .upstream import Upstream
+from .connection import ANSWERING, END_OF_HEAD, HEAD, MAX_ANSWER_HEAD, TUNNEL, WAITING, Connection
+from .exchange import LAST_CHUNK, Exchange, chunk
+from .plan import Reply
+from .stream import OPEN, READ_BYTES, Data
+from .upstream import IDLE_PER_BACKEND, Upstream
+
+BULK_FROM = 4 * READ_BYTES
+"""Bodies with more than this to come are read in bulk."""
 
 
 class Answering(Connection):
     __slots__ = ()
 
-    def upstream_data(self, upstream: Upstream, data: bytes) -> None:
+    def upstream_data(self, upstream: Upstream, data: Data) -> None:
         step = self._step
         if step == WAITING:
+            exchange = self._exchange
+            assert exchange is not None
+            if exchange.backend is not None and exchange.backend.standing != TRUSTED:
+                self.worker.suspicion.answered(exchange.backend)
+            if not exchange.first_byte:
+                exchange.first_byte = self.worker.now()
+                if exchange.backend is not None:
+                    exchange.backend.waiting.pop(self, None)
+            if isinstance(data, memoryview):
+                data = bytes(data)
+            # nearly all answers come in one piece, with a head like one before
+            if not exchange.answer_buffer:
+                end = data.find(END_OF_HEAD) + 4
+                reply = exchange.service.replies.get(data[:end]) if end > 4 else None
+                if reply is not None and reply.whole == len(data) - end and exchange.plan.method != "HEAD":
+                    self._answer_whole(exchange, reply, data[end:], upstream)
+                    return
             self._read_answer(data)
         elif step == ANSWERING:
             self._pass_on(data)
         elif step == TUNNEL:
+            self.touched()
             if self._exchange is not None:
                 self._exchange.bytes_out += len(data)
             if not self.send(data):
                 upstream.pause()
+
+    def touched(self) -> None:
+        """Something moved in the tunnel."""
+        self._since = self.worker.now()
+
+    def _answer_whole(self, exchange: Exchange, reply: Reply, body: bytes, upstream: Upstream) -> None:
+        """The hot path: everything is here, both connections go on. It does in one go what ``_begin_answer``,
+        ``_finish_answer``, ``park`` and ``_next`` do with more ifs."""
+        backend = exchange.backend
+        worker = self.worker
+        if (
+            exchange.close_client
+            or not exchange.request_done
+            or worker.stopping
+            or backend is None
+            or self.eof
+            or not exchange.plan.request.http11
+            or reply.status >= 500
+            or self._buffer
+        ):
+            self._begin_answer(reply, body)
+            return
+        backend.bad = 0
+        data = b"".join((reply.head, exchange.id, END_OF_HEAD, body))
+        self._step = HEAD
+        self._exchange = self._upstream = upstream.user = None
+        now = exchange.first_byte
+        backend.in_flight -= 1
+        exchange.backend = None
+        if backend.removed or len(backend.idle) >= IDLE_PER_BACKEND or upstream.state != OPEN or upstream.paused:
+            upstream.close()
+        else:
+            upstream.idle_since = now
+            backend.idle.append(upstream)
+        exchange.reply = reply
+        exchange.status = reply.status
+        exchange.bytes_out += len(data)
+        exchange.ended = now
+        worker.done.append(exchange)
+        self._since = now
+        if self.paused:
+            self.resume()
+        self.send(data)
 
     def _read_answer(self, data: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
         if exchange.answer_buffer:
             data = exchange.answer_buffer + data
+            exchange.answer_buffer = b""
         try:
             while True:
                 end = http1.find_head(data, MAX_ANSWER_HEAD)
                 if end < 0:
                     exchange.answer_buffer = data
                     return
-                response = http1.parse_response(data[:end], exchange.request.method)
-                data = data[end:]
+                head, data = data[:end], data[end:]
+                reply = self._judge(exchange, head)
+                response = reply.response
                 if response.status >= 200:
                     break
                 if response.status == 101:
-                    if not exchange.request.upgrade:
+                    if not exchange.plan.request.upgrade:
                         raise http1.Refused(502, "the app switched protocols unasked")
-                    self._begin_tunnel(response, data)
+                    self._begin_tunnel(reply, data)
                     return
-                if exchange.request.http11:
+                if exchange.plan.request.http11:
                     exchange.answer_begun = True
                     line = b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
                     self.send(b"".join((line, *response.fields, b"\r\n")))
+                exchange.first_byte = 0.0
         except http1.Refused as refused:
             self._drop_upstream()
             self._fail("upstream_reset", refused.words)
             return
-        self._begin_answer(response, data)
+        self._begin_answer(reply, data)
 
-    def _begin_answer(self, response: http1.Response, rest: bytes) -> None:
+    @staticmethod
+    def _judge(exchange: Exchange, head: bytes) -> Reply:
+        service = exchange.service
+        if exchange.plan.method == "HEAD":
+            return Reply(http1.parse_response(head, b"HEAD"), service.response_fields)
+        reply = Reply(http1.parse_response(head, exchange.plan.request.method), service.response_fields)
+        if reply.status >= 200:
+            service.replies.keep(head, reply)
+        return reply
+
+    def _begin_answer(self, reply: Reply, rest: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
-        exchange.answer = response
-        request = exchange.request
+        exchange.reply = reply
+        response = reply.response
+        request = exchange.plan.request
         body = response.body
-        parts = [b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason), *response.fields]
-        parts += (b"X-Request-Id: ", exchange.id, b"\r\n")
+        backend = exchange.backend
+        if backend is not None:
+            if reply.status >= 500:
+                backend.answered_badly(exchange.first_byte)
+            else:
+                backend.bad = 0
+        parts = [reply.head, exchange.id, b"\r\n"]
         if body >= http1.CHUNKED:
             if request.http11:
                 parts.append(b"Transfer-Encoding: chunked\r\n")
@@ -77,25 +163,20 @@ class Answering(Connection):
         exchange.answer_left = response.length
         exchange.answer_begun = True
         self._go(ANSWERING)
-        if body == http1.LENGTH and len(rest) == response.length:
-            # nearly all answers come in one piece: they go on in one piece
-            parts.append(rest)
-            data = b"".join(parts)
-            exchange.bytes_out += len(data)
-            self.send(data)
-            self._finish_answer()
-            return
+        self._since = self.worker.now()
         head = b"".join(parts)
-        exchange.bytes_out += len(head)
         if body == http1.NONE:
+            exchange.bytes_out += len(head)
             self.send(head)
             self._finish_answer(clean=not rest)
             return
         if body == http1.CHUNKED:
             exchange.answer_chunked = http1.ChunkedReader()
+        elif body == http1.LENGTH and response.length > BULK_FROM and self._upstream is not None:
+            self._upstream.bulk = True
         self._pass_on(rest, head)
 
-    def _pass_on(self, data: bytes, head: bytes = b"") -> None:
+    def _pass_on(self, data: Data, head: bytes = b"") -> None:
         exchange = self._exchange
         assert exchange is not None
         body, done, clean = exchange.answer_body, False, True
@@ -108,17 +189,18 @@ class Answering(Connection):
             reader = exchange.answer_chunked
             assert reader is not None
             try:
-                pieces = reader.feed(data)
+                pieces = reader.feed(bytes(data))
             except http1.Refused:
+                exchange.error = "upstream_reset"
                 self.abort()  # the client must see that it is not whole
                 return
             done = reader.done
             clean = not reader.rest
-            if exchange.request.http11:
+            if exchange.plan.request.http11:
                 data = b"".join(map(chunk, pieces)) + (LAST_CHUNK if done else b"")
             else:
                 data = b"".join(pieces)
-        elif exchange.request.http11 and data:
+        elif exchange.plan.request.http11 and data:
             data = chunk(data)
         if head:
             data = head + data
@@ -137,22 +219,20 @@ class Answering(Connection):
     def _finish_answer(self, *, clean: bool = True) -> None:
         exchange, upstream = self._exchange, self._upstream
         assert exchange is not None
-        answer_ = exchange.answer
-        assert answer_ is not None
-        now = self.worker.now()
-        if exchange.answer_body == http1.CLOSE and exchange.request.http11:
+        reply = exchange.reply
+        assert reply is not None
+        if exchange.answer_body == http1.CLOSE and exchange.plan.request.http11:
             self.send(LAST_CHUNK)
         self._upstream = None
+        self._release_backend()
         if upstream is not None:
-            self._release_backend()
-            if clean and answer_.keep_alive and exchange.request_done and exchange.answer_body != http1.CLOSE:
-                upstream.park(now)
+            kept = reply.response.keep_alive and exchange.answer_body != http1.CLOSE
+            if clean and kept and exchange.request_done:
+                upstream.park(self.worker.now())
             else:
                 upstream.user = None
                 upstream.close()
-        exchange.service.count(
-            exchange.request.method, answer_.status, now - exchange.started, exchange.body_in, exchange.bytes_out
-        )
+        self._settle(exchange, reply.status)
         self._exchange = None
         if exchange.close_client or self.worker.stopping:
             self._linger()
@@ -161,15 +241,16 @@ class Answering(Connection):
 
     # -- tunnels -----------------------------------------------------------------------------------
 
-    def _begin_tunnel(self, response: http1.Response, rest: bytes) -> None:
+    def _begin_tunnel(self, reply: Reply, rest: bytes) -> None:
         exchange, upstream = self._exchange, self._upstream
         assert exchange is not None
         assert upstream is not None
-        exchange.answer = response
+        exchange.reply = reply
         self._go(TUNNEL)
-        upgrade = response.upgrade or exchange.request.upgrade
-        parts = [b"HTTP/1.1 101 %b\r\n" % response.reason, *response.fields, b"X-Request-Id: ", exchange.id]
-        parts += (b"\r\nConnection: Upgrade\r\nUpgrade: ", upgrade, b"\r\n\r\n", rest)
+        self.touched()
+        self.bulk = upstream.bulk = True
+        upgrade = reply.response.upgrade or exchange.plan.request.upgrade
+        parts = (reply.head, exchange.id, b"\r\nConnection: Upgrade\r\nUpgrade: ", upgrade, END_OF_HEAD, rest)
         data = b"".join(parts)
         exchange.bytes_out += len(data)
         self.send(data)

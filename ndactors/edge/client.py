@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
 from ..core.balancing import choose
-from ..core.routing import normal_host
 from . import http1
-from .answering import Answering
-from .answers import answer
+from .answering import BULK_FROM, Answering
+from .asking import Asking
 from .connection import (
     ANSWERING,
     HEAD,
@@ -22,28 +21,35 @@ from .connection import (
     WAITING,
 )
 from .exchange import LAST_CHUNK, Exchange, chunk
-from .stream import HIGH_WATER
-from .upstream import Upstream
+from .plan import Plan
+from .stream import HIGH_WATER, Data
+from .suspicion import CONNECT_PATIENCE_SECONDS
+from .upstream import BackendState, Upstream
 
 
-class Client(Answering):
+class Client(Asking, Answering):
     __slots__ = ()
 
     # -- from the client ---------------------------------------------------------------------------
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Data) -> None:
         step = self._step
         if step == HEAD:
-            if self._buffer:
-                self._buffer += data
-            else:
-                self._buffer = data
+            if not self._buffer:
+                plan = self.worker.knowledge.plans.get(data)  # type: ignore[arg-type]
+                if plan is not None:
+                    self._begin(plan)
+                    return
+                self._buffer = bytes(data)
                 self._since = self.worker.now()
+            else:
+                self._buffer += data
             self._read_head()
         elif step == TUNNEL:
             if self._upstream is not None:
+                self.touched()
                 if self._exchange is not None:
-                    self._exchange.body_in += len(data)
+                    self._exchange.bytes_in += len(data)
                 if not self._upstream.send(data):
                     self.pause()
         elif step == LINGER:
@@ -57,15 +63,16 @@ class Client(Answering):
                 self.pause()
 
     def on_end(self, error: str) -> None:
-        if self._step == TUNNEL and not error and self._upstream is not None:
+        step = self._step
+        if step == TUNNEL and not error and self._upstream is not None:
             self._upstream.half_close()
             if self._upstream.eof:
                 self.abort()
             return
-        waiting = self._step in (HOLDING, WAITING, ANSWERING)
-        if waiting and not error and self._exchange is not None and self._exchange.request_done:
+        exchange = self._exchange
+        if exchange is not None and not error and exchange.request_done and step not in (LINGER, TUNNEL):
             # a client that half-closes may still want the answer
-            self._exchange.close_client = True
+            exchange.close_client = True
             return
         self.abort()
 
@@ -73,37 +80,61 @@ class Client(Answering):
         try:
             while self._buffer.startswith(b"\r\n"):
                 self._buffer = self._buffer[2:]  # RFC 9112 2.2
-            end = http1.find_head(self._buffer, self.worker.knowledge.snapshot.limits.header_bytes)
+            end = http1.find_head(self._buffer, self.worker.knowledge.limits.header_bytes)
             if end < 0:
                 return
-            head, self._buffer = self._buffer[:end], self._buffer[end:]
-            self._begin(http1.parse_request(head), end)
+            head = self._buffer[:end]
+            knowledge = self.worker.knowledge
+            plan = knowledge.plans.get(head) or knowledge.plan(head)
         except http1.Refused as refused:
             self._refuse(refused)
+            return
+        self._buffer = self._buffer[end:]
+        self._begin(plan)
 
     # -- a request begins --------------------------------------------------------------------------
 
-    def _begin(self, request: http1.Request, size: int) -> None:
+    def _begin(self, plan: Plan) -> None:
         worker = self.worker
-        knowledge = worker.knowledge
-        id = request.request_id if self._trusted and worker.good_id(request.request_id) else worker.new_id()
-        match = knowledge.table.find(normal_host(request.host), request.path)
-        if match is None:
-            self._answer_alone("no_route", request, id)
-            return
-        limit = knowledge.snapshot.limits.body_bytes
-        if limit and request.length > limit:
-            self._answer_alone("too_large", request, id)
-            return
-        target = request.target
-        if match.prefix:
-            target = target[len(match.prefix) :]
-            if not target.startswith(b"/"):
-                target = b"/" + target
         now = worker.now()
-        head = self._upstream_head(request, target, id)
-        exchange = self._exchange = Exchange(request, match.target, head, id, now)
-        exchange.body_in = size
+        service = plan.service
+        if plan.direct and service is not None:
+            exchange = Exchange(plan, service, worker.new_id(), self._address, self._country, now)
+            exchange.bytes_in = plan.size
+            exchange.head = b"".join((plan.head, self._forwarded, exchange.id, plan.tail))
+            self._exchange = exchange
+            if service.limits is None or self._admitted(exchange, service.limits, now):
+                self._dispatch()
+            return
+        self._begin_with_care(plan, now)
+
+    def _begin_with_care(self, plan: Plan, now: float) -> None:
+        """Everything that most requests do not have: hops before us, a body, rules to pass."""
+        worker, request, service = self.worker, plan.request, plan.service
+        believed = self._trusted
+        id = request.request_id if believed and worker.good_id(request.request_id) else worker.new_id()
+        address, country, forwarded, tail = self._address, self._country, self._forwarded, plan.tail
+        if believed and request.forwarded:
+            address, country, forwarded, tail = self._from_hops(request)
+        exchange = Exchange(plan, service or worker.knowledge.nobody, id, address, country, now)
+        exchange.bytes_in = plan.size
+        exchange.head = b"".join((plan.head, forwarded, id, tail))
+        self._exchange = exchange
+        if request.body != http1.NONE:
+            exchange.expect_body(request)
+        limit = worker.knowledge.limits.body_bytes
+        if service is None:
+            self._fail("no_route")
+        elif limit and request.length > limit:
+            self._fail("too_large")
+        elif self._passes(exchange, now):
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """It may pass."""
+        exchange = self._exchange
+        if exchange is None:
+            return
         if not exchange.request_done and self._buffer:
             rest, self._buffer = self._buffer, b""
             self._take_body(rest)
@@ -111,82 +142,43 @@ class Client(Answering):
                 return
         self._dispatch()
 
-    def _upstream_head(self, request: http1.Request, target: bytes, id: bytes) -> bytes:
-        """The request anew, from what was understood of it."""
-        parts = [request.method, b" ", target, b" HTTP/1.1\r\nHost: ", request.host or b"localhost", b"\r\n"]
-        parts += request.fields
-        if request.body == http1.LENGTH:
-            parts.append(b"Content-Length: %d\r\n" % request.length)
-        elif request.body == http1.CHUNKED:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        elif request.method in (b"POST", b"PUT", b"PATCH"):
-            parts.append(b"Content-Length: 0\r\n")
-        if request.expect:
-            parts.append(b"Expect: 100-continue\r\n")
-        if request.upgrade:
-            parts += (b"Connection: Upgrade\r\nUpgrade: ", request.upgrade, b"\r\n")
-        if request.forwarded and self._trusted:
-            parts += self._trusted_forwarded(request.forwarded, request.host)
-        else:
-            parts += (self._forwarded, b"X-Forwarded-Host: ", request.host, b"\r\n")
-        parts += (b"X-Request-Id: ", id, b"\r\n\r\n")
-        return b"".join(parts)
-
-    def _trusted_forwarded(self, fields: list[tuple[bytes, bytes]], host: bytes) -> Iterator[bytes]:
-        told = dict(fields)
-        hops = [value for name, value in fields if name == b"x-forwarded-for"]
-        yield b"X-Forwarded-For: %b\r\n" % b", ".join([*hops, self._address.encode()])
-        yield b"X-Forwarded-Proto: %b\r\n" % told.get(b"x-forwarded-proto", b"http")
-        yield b"X-Forwarded-Host: %b\r\n" % told.get(b"x-forwarded-host", host)
-
-    def _answer_alone(self, code: str, request: http1.Request, id: bytes) -> None:
-        """Answer a request that goes to no container."""
-        close = not request.keep_alive or request.body != http1.NONE or self.worker.stopping
-        _, data = answer(
-            code,
-            accept=request.accept,
-            request_id=id,
-            close=close,
-            body=request.method != b"HEAD",
-            http11=request.http11,
-        )
-        self.worker.count_error(code)
-        self.send(data)
-        if close:
-            self._linger()
-        else:
-            self._next()
-
-    def _take_body(self, data: bytes) -> None:
+    def _take_body(self, data: Data) -> None:
         """Some of the request's body came: pass it on as it comes."""
         exchange = self._exchange
         assert exchange is not None
-        exchange.body_in += len(data)
+        worker = self.worker
+        exchange.bytes_in += len(data)
+        out: Data
         try:
             if exchange.reader is None:
-                part = data[: exchange.left] if len(data) > exchange.left else data
-                exchange.left -= len(part)
+                out = data[: exchange.left] if len(data) > exchange.left else data
+                exchange.left -= len(out)
                 if exchange.left == 0:
                     exchange.request_done = True
-                    self._buffer = data[len(part) :]
-                out = part
+                    self.bulk = False
+                    self._buffer = bytes(data[len(out) :])
             else:
-                out = b"".join(map(chunk, exchange.reader.feed(data)))
+                pieces = exchange.reader.feed(bytes(data))
+                out = b"".join(map(chunk, pieces))
                 if exchange.reader.done:
                     exchange.request_done = True
                     self._buffer = exchange.reader.rest
                     out += LAST_CHUNK
-            limit = self.worker.knowledge.snapshot.limits.body_bytes
-            if limit and exchange.body_in - len(exchange.head) > limit + PIPELINE_BYTES:
+            limit = worker.knowledge.limits.body_bytes
+            if limit and exchange.bytes_in - exchange.plan.size > limit + PIPELINE_BYTES:
                 raise http1.Refused(413, f"the body is longer than {limit} bytes")
         except http1.Refused as refused:
             self._drop_upstream()
+            self._leave_queue(exchange.service)
             if exchange.answer_begun:
+                exchange.error = "bad_request"
                 self.abort()
             else:
-                self._exchange = None
                 self._refuse(refused)
             return
+        kept = worker.knowledge.snapshot.capture.body_bytes
+        if kept:
+            exchange.keep_for_record(out if exchange.reader is None else b"".join(pieces), kept)
         exchange.keep(out)
         upstream = self._upstream
         if upstream is None:
@@ -194,42 +186,63 @@ class Client(Answering):
             if exchange.replay is None or exchange.replay_size > PIPELINE_BYTES // 2:
                 self.pause()
             return
-        exchange.deadline = self.worker.now() + exchange.service.settings.response_timeout
+        now = worker.now()
+        exchange.deadline = now + exchange.service.settings.response_timeout
+        exchange.sent = now
+        if exchange.request_done and exchange.backend is not None and not exchange.first_byte:
+            # the container's time to answer begins with the end of what it is asked
+            exchange.backend.waiting[self] = now
         if not upstream.send(out):
             self.pause()
+        elif not self.bulk and exchange.left > BULK_FROM and not exchange.replay:
+            self.bulk = True
 
     # -- to a container ----------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         exchange = self._exchange
         assert exchange is not None
+        worker = self.worker
         service = exchange.service
-        now = self.worker.now()
-        service.turn += 1
-        backend = choose(service.backends, service.turn, now, exchange.tried)
-        if backend is None:
-            self._hold(now)
-            return
+        backends = service.backends
+        now = worker.now()
+        if len(backends) == 1 and not exchange.tried:
+            backend = backends[0]
+        else:
+            service.turn += 1
+            chosen = choose(backends, service.turn, now, exchange.tried)
+            if chosen is None:
+                self._hold(now)
+                return
+            backend = chosen
         backend.in_flight += 1
+        if exchange.request_done:
+            backend.waiting[self] = now
         exchange.backend = backend
+        exchange.container = backend.id
         exchange.attempts += 1
+        exchange.sent = now
+        exchange.first_byte = 0.0
         settings = service.settings
-        upstream = backend.take_idle(now, fresh=not exchange.idempotent)
+        upstream = backend.take_idle(now, fresh=not exchange.plan.idempotent) if backend.idle else None
         if upstream is not None:
-            upstream.use(self)
+            upstream.user = self
+            upstream.reused = True
             exchange.deadline = now + settings.response_timeout
         else:
-            upstream = Upstream(self.worker, backend, self)
+            upstream = Upstream(worker, backend, self)
             exchange.deadline = now + settings.connect_timeout
         self._upstream = upstream
         upstream.sent_bytes = 0
-        self._go(WAITING)
+        self._step = WAITING
         data = exchange.head
         if exchange.replay:
             data = b"".join((data, *exchange.replay))
         upstream.send(data)
         if not exchange.request_done:
             self.resume()
+            if exchange.left > BULK_FROM and not exchange.whole:
+                self.bulk = True
 
     def _hold(self, now: float) -> None:
         """No container can take it now: let it wait, if one is expected and not too many wait already."""
@@ -240,12 +253,13 @@ class Client(Answering):
         if not exchange.hold_until:
             exchange.hold_until = now + settings.hold_seconds
         full = len(service.held) >= settings.hold_limit
-        if now >= exchange.hold_until or full or exchange.replay is None or not settings.hold_seconds:
+        if now >= exchange.hold_until or full or not exchange.whole or not settings.hold_seconds:
             self._fail(exchange.last_error or "no_backend")
             return
-        exchange.tried.clear()
+        exchange.tried = frozenset()
         exchange.retry_at = now + RETRY_SECONDS if service.backends else exchange.hold_until
-        self._go(HOLDING)
+        if self._step != HOLDING:
+            self._go(HOLDING)
         service.held.append(self)
 
     def release(self) -> None:
@@ -253,8 +267,14 @@ class Client(Answering):
             self._dispatch()
 
     def upstream_connected(self, upstream: Upstream) -> None:
-        if self._exchange is not None:
-            self._exchange.deadline = self.worker.now() + self._exchange.service.settings.response_timeout
+        exchange = self._exchange
+        if exchange is not None:
+            now = self.worker.now()
+            exchange.deadline = now + exchange.service.settings.response_timeout
+            if exchange.backend is not None and self in exchange.backend.waiting:
+                del exchange.backend.waiting[self]
+                exchange.backend.waiting[self] = now
+                exchange.sent = now
 
     def upstream_drained(self, upstream: Upstream) -> None:
         self.resume()
@@ -267,14 +287,14 @@ class Client(Answering):
         self._upstream = None
         if exchange is None:
             return
+        self._release_backend()
         if step == ANSWERING:
-            self._release_backend()
             if exchange.answer_body == http1.CLOSE and not error:
                 self._finish_answer()
             else:
+                exchange.error = "upstream_reset"
                 self.abort()  # the client must see that it is not whole
         elif step == WAITING:
-            self._release_backend()
             self._try_elsewhere(upstream, error or "upstream_reset")
         elif step == TUNNEL:
             self.abort()
@@ -282,57 +302,122 @@ class Client(Answering):
     def _try_elsewhere(self, upstream: Upstream, error: str) -> None:
         exchange = self._exchange
         assert exchange is not None
-        sent = error != "connect_failed" and upstream.sent_bytes > 0
+        refused = error == "connect_failed"
+        sent = not refused and upstream.sent_bytes > 0
         exchange.last_error = error
-        if exchange.answer_begun or not exchange.may_repeat(sent=sent):
+        if not refused and not upstream.reused:
+            # on a connection that was just made: the container, not the connection, is at fault
+            exchange.resets += 1
+            upstream.backend.failed(self.worker.now())
+        repeat = not exchange.answer_begun and not exchange.answer_buffer and exchange.may_repeat(sent=sent)
+        if not repeat or (sent and not exchange.service.budget.take()):
             self._fail(error)
             return
-        if error != "connect_failed" and not upstream.reused:
-            exchange.resets += 1
         if not upstream.reused:
-            exchange.tried.add(upstream.backend)
-        exchange.answer_buffer = b""
+            exchange.tried |= {upstream.backend}
         exchange.service.count_retry(error)
         self._dispatch()
 
-    def stop(self) -> None:
-        """The worker stops: a connection without a request ends now."""
-        if self._step == HEAD and not self._buffer:
-            self.abort()
+    # -- a container that leaves or hangs -----------------------------------------------------------
+
+    def leave_suspect(self, backend: BackendState) -> None:
+        """The container seems to hang: go elsewhere, if that is safe and there is somewhere."""
+        exchange, upstream = self._exchange, self._upstream
+        if exchange is None or upstream is None or self._step != WAITING or exchange.answer_begun:
+            return
+        now = self.worker.now()
+        others = [b for b in exchange.service.backends if b is not backend and b.avoid_until != math.inf]
+        if not exchange.request_done or not exchange.may_repeat(sent=upstream.sent_bytes > 0) or not others:
+            return
+        if not exchange.service.budget.take():
+            return
+        exchange.tried |= {upstream.backend}
+        exchange.last_error = "upstream_timeout"
+        self._drop_upstream()
+        exchange.service.count_retry("suspect")
+        exchange.deadline = now
+        self._dispatch()
+
+    def backend_left(self) -> None:
+        """Its container is no longer in the snapshot: a connection that is still to be made will not be."""
+        upstream = self._upstream
+        if self._step == WAITING and upstream is not None and upstream.connecting:
+            self._drop_upstream()
+            self._try_elsewhere(upstream, "connect_failed")
+
+    def wait_no_longer(self, now: float) -> None:
+        """Called some ten times a second while the container owes the first byte."""
+        exchange, upstream = self._exchange, self._upstream
+        if self._step != WAITING or exchange is None or upstream is None:
+            return
+        if now >= exchange.deadline:
+            self._drop_upstream()
+            if upstream.connecting:
+                upstream.backend.failed(now)
+                self._try_elsewhere(upstream, "connect_failed")
+            else:
+                self._fail("upstream_timeout")
+        elif upstream.connecting and now - exchange.sent > CONNECT_PATIENCE_SECONDS:
+            others = [b for b in exchange.service.backends if b is not upstream.backend and b not in exchange.tried]
+            if any(b.avoid_until <= now for b in others):
+                self._drop_upstream()
+                upstream.backend.failed(now)
+                self._try_elsewhere(upstream, "connect_failed")
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def rests(self, now: float) -> float:
+        """For how long nothing was asked; 0 if something is."""
+        return now - self._since if self._step == HEAD and not self._buffer else 0.0
+
+    def close(self) -> None:
+        self.worker.clients.discard(self)
+        super().close()
+
+    def stop(self, *, handover: bool) -> None:
+        """The worker stops. A kept connection ends now; with a successor it may still bring one request."""
+        if self._step == HEAD and not self._buffer and not handover:
+            self._linger()
 
     def check(self, now: float) -> None:
-        """Called a few times a second: whatever took too long."""
+        """Called about once a second: whatever took too long."""
         step, exchange = self._step, self._exchange
-        limits = self.worker.knowledge.snapshot.limits
+        limits = self.worker.knowledge.limits
         if step == HEAD:
             if self._buffer and now - self._since > limits.header_timeout:
                 self._refuse(http1.Refused(408, "the request's head did not come in time"))
             elif not self._buffer and now - self._since > limits.idle_timeout:
-                self.abort()
+                self._linger()
         elif step == LINGER:
             stalled = LINGER_SECONDS if not self.pending_bytes else STALL_SECONDS
             if (self.eof and not self.pending_bytes) or now - self._since > stalled:
                 self.abort()
-        elif step == HOLDING and exchange is not None:
-            if now >= exchange.hold_until:
-                self._leave_queue(exchange.service)
-                self._fail(exchange.last_error or "no_backend")
-            elif now >= exchange.retry_at:
-                self._leave_queue(exchange.service)
-                self._dispatch()
-        elif step == WAITING and exchange is not None and now >= exchange.deadline:
-            self._too_slow()
+        elif step == WAITING and exchange is not None and exchange.request_done:
+            self.wait_no_longer(now)
         elif step == ANSWERING and self.pending_bytes > HIGH_WATER and now - self._since > STALL_SECONDS:
             self.abort()
+        elif step == TUNNEL:
+            if now - self._since > limits.tunnel_timeout:
+                self.abort()
+        elif exchange is not None and not exchange.request_done and not self.paused:
+            self._body_is_late(exchange, now)
 
-    def _too_slow(self) -> None:
-        upstream = self._upstream
-        if upstream is None:
+    def _body_is_late(self, exchange: Exchange, now: float) -> None:
+        """The client owes the rest of its request."""
+        since = max(exchange.sent, exchange.started)
+        if now - since > exchange.service.settings.response_timeout and self._step != ANSWERING:
+            self._drop_upstream()
+            self._leave_queue(exchange.service)
+            self._refuse(http1.Refused(408, "the request's body did not come in time"))
+
+    def hold_no_longer(self, now: float) -> None:
+        """Called some five times a second while it is held."""
+        exchange = self._exchange
+        if self._step != HOLDING or exchange is None:
             return
-        connecting = upstream.connecting
-        self._drop_upstream()
-        if connecting:
-            upstream.backend.avoid_until = self.worker.now() + 1.0
-            self._try_elsewhere(upstream, "connect_failed")
-        else:
-            self._fail("upstream_timeout")
+        if now >= exchange.hold_until:
+            self._leave_queue(exchange.service)
+            self._fail(exchange.last_error or "no_backend")
+        elif now >= exchange.retry_at:
+            self._leave_queue(exchange.service)
+            self._dispatch()

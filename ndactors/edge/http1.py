@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+Data = bytes | memoryview
+
 # RFC 9110 5.6.2, 5.5. Possessive quantifiers keep every match linear in the input.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELDS = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
@@ -27,7 +29,9 @@ IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"
 NONE, LENGTH, CHUNKED, CLOSE = range(4)
 """How a body ends: there is none, after so many bytes, by its last chunk, with the connection."""
 
-HOST, CONTENT_LENGTH, TRANSFER, CONNECTION, UPGRADE, EXPECT, HOP, FORWARDED, REQUEST_ID, ACCEPT = range(1, 11)
+HOST, CONTENT_LENGTH, TRANSFER, CONNECTION, UPGRADE, EXPECT, HOP, FORWARDED, REQUEST_ID, ACCEPT, AUTHORIZATION = range(
+    1, 12
+)
 _SPECIAL = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -50,6 +54,7 @@ _SPECIAL = {
     b"x-country": FORWARDED,
     b"x-request-id": REQUEST_ID,
     b"accept": ACCEPT,
+    b"authorization": AUTHORIZATION,
 }
 
 
@@ -67,6 +72,7 @@ class Request:
 
     __slots__ = (
         "accept",
+        "authorization",
         "body",
         "connection",
         "expect",
@@ -98,9 +104,19 @@ class Request:
     connection: tuple[bytes, ...]
     keep_alive: bool
     accept: bytes
+    authorization: bytes
     expect: bytes
     request_id: bytes
     upgrade: bytes
+
+
+NOTHING = Request()
+"""What stands for a request that could not be read."""
+NOTHING.method = NOTHING.target = NOTHING.path = NOTHING.host = b""
+NOTHING.accept = NOTHING.authorization = NOTHING.expect = NOTHING.request_id = NOTHING.upgrade = b""
+NOTHING.fields, NOTHING.forwarded, NOTHING.connection = [], None, ()
+NOTHING.body = NOTHING.length = 0
+NOTHING.http11 = NOTHING.keep_alive = False
 
 
 def find_head(buffer: bytes | bytearray, limit: int) -> int:
@@ -132,7 +148,7 @@ def parse_request(head: bytes) -> Request:
     length: bytes | None = None
     transfer: bytes | None = None
     tokens: tuple[bytes, ...] = ()
-    request.upgrade = request.expect = request.request_id = request.accept = b""
+    request.upgrade = request.expect = request.request_id = request.accept = request.authorization = b""
     forwarded: list[tuple[bytes, bytes]] | None = None
     fields: list[bytes] = []
     found = _FIELD.findall(lines)
@@ -151,6 +167,9 @@ def parse_request(head: bytes) -> Request:
             host = value
         elif kind == ACCEPT:
             request.accept = value
+            fields.append(name + b": " + value + b"\r\n")
+        elif kind == AUTHORIZATION:
+            request.authorization = value
             fields.append(name + b": " + value + b"\r\n")
         elif kind == CONNECTION:
             tokens += tuple(token.strip(b" \t").lower() for token in value.split(b","))
@@ -282,7 +301,7 @@ def parse_response(head: bytes, method: bytes) -> Response:
     special = _SPECIAL
     for name, value in found:
         kind = special.get(name.lower())
-        if kind is None or kind in (HOST, FORWARDED, ACCEPT, EXPECT):
+        if kind is None or kind in (HOST, FORWARDED, ACCEPT, EXPECT, AUTHORIZATION):
             fields.append(name + b": " + value + b"\r\n")
         elif kind == CONTENT_LENGTH:
             if length is not None:

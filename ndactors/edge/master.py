@@ -21,6 +21,7 @@ from ..messages.edge import (
     EdgeReport,
     Hello,
     Refused,
+    RequestRecords,
     RoutingSnapshot,
     ServiceTotals,
     Stop,
@@ -29,6 +30,7 @@ from ..messages.edge import (
 )
 from ..runtime.link import FrameReader, SendBuffer, encode, listen_unix
 from .listen import Listener, open_listeners
+from .shared import create
 from .totals import added
 
 REPORT_SECONDS = 1.0
@@ -82,6 +84,7 @@ class Master:
         self._stop_at: float | None = None
         self._changed = True
         self._reported = 0.0
+        self._shared = create()
         self._control = listen_unix(folder / "edge.sock")
         self._control.setblocking(False)
         self._wake, wake_writer = socket.socketpair()
@@ -138,14 +141,14 @@ class Master:
         command = [
             *(sys.executable, "-m", "ndactors", "--role=edge-worker", f"--state-dir={self._folder.parent}"),
             *(f"--listen-fd={descriptor}" for descriptor in descriptors),
-            *(f"--link-fd={theirs.fileno()}", f"--index={slot.index}", f"--share={len(self._slots)}"),
+            *(f"--link-fd={theirs.fileno()}", f"--index={slot.index}", f"--shared-fd={self._shared}"),
         ]
         slot.start_at = None
         slot.began = now
         try:
             slot.process = subprocess.Popen(
                 command,
-                pass_fds=(*descriptors, theirs.fileno()),
+                pass_fds=(*descriptors, theirs.fileno(), self._shared),
                 stdin=subprocess.DEVNULL,
                 env=child_environment(),
             )
@@ -156,7 +159,7 @@ class Master:
             return
         finally:
             theirs.close()
-        slot.peer = Peer(ours, WorkerReport)
+        slot.peer = Peer(ours, WorkerReport | RequestRecords)
         self._selector.register(ours, selectors.EVENT_READ, lambda *_: self._hear_worker(slot))
         if self._snapshot:
             self._send(slot.peer, self._snapshot)
@@ -193,6 +196,10 @@ class Master:
         if slot.peer is None:
             return
         for message in self._receive(slot.peer):
+            if isinstance(message, RequestRecords):
+                if self._daemon is not None:
+                    self._send(self._daemon, encode(message))
+                continue
             assert isinstance(message, WorkerReport)
             before = slot.report
             slot.report = message

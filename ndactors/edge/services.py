@@ -4,75 +4,102 @@ by one assignment; counters and connections of what stays are carried over."""
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..core.routing import RoutingTable
-from ..messages.edge import LATENCY_BUCKETS, Histogram, RoutingSnapshot, Service, ServiceTotals
+from ..core.model import EdgeLimits
+from ..core.retrying import RetryBudget
+from ..core.routing import RoutingTable, normal_host
+from ..messages.edge import Histogram, RoutingSnapshot, Service, ServiceTotals
+from . import http1
+from .gate import Gate, RateLimits, response_fields
+from .plan import Memo, Plan, Reply
 from .upstream import BackendState
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"))
-"""Others are counted as one: a client must not be able to make counters without end."""
+FORGET_SECONDS = 10.0
+"""How often what is known of first-byte times is halved."""
+SLOW_REMEMBERED = 200
 
 
 class ServiceState:
     """One service: settings of the newest snapshot, and what this worker counted since it began."""
 
     __slots__ = (
+        "answers",
         "backends",
+        "budget",
         "bytes_in",
         "bytes_out",
         "codes",
         "durations",
+        "gate",
         "held",
-        "rate_limited",
+        "limits",
+        "name",
+        "replies",
+        "response_fields",
         "retries",
+        "seen",
         "settings",
+        "slow",
+        "suspected",
+        "throttled",
         "turn",
+        "turned_away",
     )
 
-    def __init__(self, settings: Service) -> None:
-        self.settings = settings
+    def __init__(self, name: str, settings: Service) -> None:
+        self.name = name
         self.backends: list[BackendState] = []
         self.turn = 0
         self.held: deque[Connection] = deque()
-        self.codes: dict[tuple[bytes, int], int] = {}
+        self.codes: dict[tuple[str, int], int] = {}
         self.durations: dict[int, list[float]] = {}
         self.bytes_in = 0
         self.bytes_out = 0
         self.retries: dict[str, int] = {}
-        self.rate_limited = 0
+        self.turned_away = 0
+        self.throttled = 0
+        self.suspected = 0
+        self.budget = RetryBudget()
+        self.seen = 0
+        self.answers = 0
+        self.slow: deque[float] = deque(maxlen=SLOW_REMEMBERED)
+        self.gate: Gate | None = None
+        self.limits: RateLimits | None = None
+        self.take(settings)
 
-    def count(self, method: bytes, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
-        key = (method, status)
-        codes = self.codes
-        codes[key] = codes.get(key, 0) + 1
-        kind = status // 100
-        row = self.durations.get(kind)
-        if row is None:
-            row = self.durations[kind] = [0.0] * (len(LATENCY_BUCKETS) + 2)
-        row[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        row[-1] += seconds
-        self.bytes_in += bytes_in
-        self.bytes_out += bytes_out
+    def take(self, settings: Service) -> None:
+        """From now on these hold."""
+        self.settings = settings
+        self.replies: Memo[Reply] = Memo()
+        self.response_fields = response_fields(settings)
+        self.gate = Gate.of(settings)
+        self.limits = RateLimits.of(self.name, settings)
 
     def count_retry(self, reason: str) -> None:
         self.retries[reason] = self.retries.get(reason, 0) + 1
 
+    def refill(self, seconds: float) -> None:
+        """The retry budget, by what came since the last time."""
+        seen = sum(self.codes.values())
+        self.budget.refill(seen - self.seen, seconds)
+        self.seen = seen
+
+    def forget_half(self) -> None:
+        self.answers //= 2
+        for _ in range(len(self.slow) // 2):
+            self.slow.popleft()
+
     def totals(self) -> ServiceTotals:
-        requests: dict[str, int] = {}
-        for (method, status), count in self.codes.items():
-            name = method.decode()
-            key = f"{name if name in METHODS else 'OTHER'} {status}"
-            requests[key] = requests.get(key, 0) + count
         return ServiceTotals(
             app=self.settings.app,
             process=self.settings.process,
-            requests=requests,
+            requests={f"{method} {status}": number for (method, status), number in self.codes.items()},
             durations={
                 f"{kind}xx": Histogram(counts=tuple(int(n) for n in row[:-1]), total=row[-1])
                 for kind, row in self.durations.items()
@@ -80,7 +107,9 @@ class ServiceState:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             retries=dict(self.retries),
-            rate_limited=self.rate_limited,
+            rate_limited=self.turned_away,
+            throttled=self.throttled,
+            suspected=self.suspected,
             in_flight={b.id: b.in_flight for b in self.backends if b.in_flight},
             held=len(self.held),
         )
@@ -91,23 +120,28 @@ class Knowledge:
 
     def __init__(self, snapshot: RoutingSnapshot, before: Knowledge | None) -> None:
         self.snapshot = snapshot
+        self.plans: Memo[Plan] = Memo()
         known = before.services if before is not None else {}
         self.services: dict[str, ServiceState] = {}
+        self.nobody: ServiceState = before.nobody if before is not None else ServiceState("", Service(app="", process=""))
+        """Where requests are counted that belong to no service."""
         # containers that left may have requests in flight, which count until they end
         self.leaving: list[tuple[str, BackendState]] = []
+        self.left: list[BackendState] = []
         if before is not None:
             self.leaving = [(name, backend) for name, backend in before.leaving if backend.in_flight]
         for name, settings in snapshot.services.items():
-            state = known.get(name) or ServiceState(settings)
-            state.settings = settings
-            self.leaving += [(name, backend) for backend in _replace(state, settings) if backend.in_flight]
+            state = known.get(name)
+            if state is None:
+                state = ServiceState(name, settings)
+            elif state.settings != settings:
+                state.take(settings)
+            self._leave(name, _replace(state, settings))
             self.services[name] = state
         for name in known.keys() - self.services.keys():
-            gone = known[name]
-            for backend in gone.backends:
+            for backend in known[name].backends:
                 backend.remove()
-                if backend.in_flight:
-                    self.leaving.append((name, backend))
+            self._leave(name, known[name].backends)
         self.table: RoutingTable[ServiceState] = RoutingTable(
             (route.host, route.path, route.strip_path, self.services[route.service])
             for route in snapshot.routes
@@ -115,10 +149,38 @@ class Knowledge:
         )
         self.trusted = [ipaddress.ip_network(cidr, strict=False) for cidr in snapshot.trusted_proxies]
 
+    def _leave(self, name: str, backends: list[BackendState]) -> None:
+        self.left += backends
+        self.leaving += [(name, backend) for backend in backends if backend.in_flight]
+
+    @property
+    def limits(self) -> EdgeLimits:
+        return self.snapshot.limits
+
+    def plan(self, head: bytes) -> Plan:
+        """What a whole request head means. ``Refused`` if it is none."""
+        request = http1.parse_request(head)
+        match = self.table.find(normal_host(request.host), request.path)
+        if match is None:
+            plan = Plan(request, len(head), None, b"")
+        else:
+            plan = Plan(request, len(head), match.target, match.prefix)
+        self.plans.keep(head, plan)
+        return plan
+
+    def every_backend(self) -> Iterator[BackendState]:
+        for service in self.services.values():
+            yield from service.backends
+        for _, backend in self.leaving:
+            yield backend
+
     def trusts(self, address: str) -> bool:
         if not self.trusted:
             return False
-        own = ipaddress.ip_address(address.partition("%")[0])
+        try:
+            own = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
         mapped = getattr(own, "ipv4_mapped", None)
         return any((mapped or own) in network for network in self.trusted)
 
@@ -137,7 +199,7 @@ def _replace(state: ServiceState, settings: Service) -> list[BackendState]:
     kept: list[BackendState] = []
     for wanted in settings.backends:
         key = (wanted.id, wanted.address, wanted.port)
-        kept.append(known.pop(key) if key in known else BackendState(*key))
+        kept.append(known.pop(key) if key in known else BackendState(*key, state))
     state.backends = kept
     for backend in known.values():
         backend.remove()

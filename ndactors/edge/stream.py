@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 READ, WRITE = 1, 2
 """gevent's loop: io watcher events."""
-READ_BYTES = 65536
+READ_BYTES = 16 * 1024
+"""Enough for a head and a small body; what is larger is read in bulk."""
+BULK_BYTES = 256 * 1024
 HIGH_WATER = 256 * 1024
 """With so much waiting to be sent, the other side is not read any further."""
 
@@ -20,15 +22,21 @@ CONNECTING, OPEN, CLOSED = range(3)
 _GONE = frozenset((errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNABORTED))
 
 
+Data = bytes | memoryview
+
+
 class Stream:
     """Subclasses say what to do with what comes: ``on_connected``, ``on_data``, ``on_drained``, ``on_end``,
-    ``on_fault``."""
+    ``on_fault``. With ``bulk`` set, ``on_data`` gets a view of the worker's one buffer, good until it returns."""
 
     __slots__ = (
         "_finishing",
         "_pending",
         "_reader",
+        "_recv",
+        "_send",
         "_writer",
+        "bulk",
         "eof",
         "paused",
         "pending_bytes",
@@ -41,6 +49,9 @@ class Stream:
     def __init__(self, worker: Worker, sock: socket.socket) -> None:
         self.worker = worker
         self.sock = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self.bulk = False
         self.state = OPEN
         self.paused = False
         self.eof = False
@@ -56,7 +67,7 @@ class Stream:
 
     def on_connected(self) -> None: ...
 
-    def on_data(self, data: bytes) -> None: ...
+    def on_data(self, data: Data) -> None: ...
 
     def on_drained(self) -> None:
         """What was pending is sent; called only if something was."""
@@ -88,7 +99,12 @@ class Stream:
     def _readable(self) -> None:
         try:
             try:
-                data = self.sock.recv(READ_BYTES)
+                data: Data
+                if self.bulk:
+                    view = self.worker.buffer
+                    data = view[: self.sock.recv_into(view)]
+                else:
+                    data = self._recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -111,16 +127,16 @@ class Stream:
         self.state = CONNECTING
         self._wait_writable()
 
-    def send(self, data: bytes) -> bool:
+    def send(self, data: Data) -> bool:
         """Send now what goes, the rest when it can. False when so much waits that the source should pause."""
         if self.pending_bytes or self.state == CONNECTING:
-            self._pending.append(data)
+            self._pending.append(bytes(data))
             self.pending_bytes += len(data)
             return self.pending_bytes < HIGH_WATER
         if self.state == CLOSED:
             return True
         try:
-            sent = self.sock.send(data)
+            sent = self._send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -129,7 +145,7 @@ class Stream:
         self.sent_bytes += sent
         if sent == len(data):
             return True
-        self._pending.append(data[sent:])
+        self._pending.append(bytes(data[sent:]))
         self.pending_bytes += len(data) - sent
         self._wait_writable()
         return self.pending_bytes < HIGH_WATER

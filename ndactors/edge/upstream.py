@@ -6,17 +6,25 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .stream import CLOSED, CONNECTING, Stream
+from ..core.suspecting import TRUSTED
+from .stream import CLOSED, CONNECTING, Data, Stream
 
 if TYPE_CHECKING:
+    from .connection import Connection
+    from .services import ServiceState
     from .worker import Worker
 
 IDLE_PER_BACKEND = 64
 IDLE_SECONDS = 30.0
+KEEPALIVE_SECONDS = 30
+"""A container that vanished without a word ends its streams and tunnels about twice as long after."""
 FRESH_SECONDS = 1.0
 """An idle connection older than this may be just about to be closed by the app: not for what cannot be repeated."""
 AVOID_SECONDS = 1.0
-"""How long a container that could not be reached is asked last."""
+LONGEST_AVOID_SECONDS = 10.0
+"""How long a container that could not be reached, or ended connections, is asked last; it doubles while it goes on."""
+BAD_ANSWERS = 5
+"""So many 5xx in a row, and it is asked last for a while."""
 
 
 class User(Protocol):
@@ -24,7 +32,7 @@ class User(Protocol):
 
     def upstream_connected(self, upstream: Upstream) -> None: ...
 
-    def upstream_data(self, upstream: Upstream, data: bytes) -> None: ...
+    def upstream_data(self, upstream: Upstream, data: Data) -> None: ...
 
     def upstream_drained(self, upstream: Upstream) -> None: ...
 
@@ -34,16 +42,40 @@ class User(Protocol):
 
 
 class BackendState:
-    """One container as this worker knows it: load, idle connections, and whether it could be reached lately."""
+    """One container as this worker knows it: load, idle connections, and how it behaved lately."""
 
-    __slots__ = ("address", "avoid_until", "id", "idle", "in_flight", "port", "removed")
+    __slots__ = (
+        "address",
+        "ask_after",
+        "avoid_until",
+        "bad",
+        "excused",
+        "excuses",
+        "id",
+        "idle",
+        "in_flight",
+        "port",
+        "removed",
+        "service",
+        "standing",
+        "waiting",
+    )
 
-    def __init__(self, id: str, address: str, port: int) -> None:
+    def __init__(self, id: str, address: str, port: int, service: ServiceState | None = None) -> None:
         self.id = id
         self.address = address
         self.port = port
+        self.service = service
         self.in_flight = 0
+        self.waiting: dict[Connection, float] = {}
+        """Clients without a byte of their answer, by when the request was sent: the oldest first."""
         self.avoid_until = 0.0
+        self.bad = 0
+        """Failures in a row: refused, reset, 5xx."""
+        self.standing = TRUSTED
+        self.excused: Connection | None = None
+        self.excuses = 0
+        self.ask_after = 0.0
         self.idle: list[Upstream] = []
         self.removed = False
 
@@ -52,6 +84,19 @@ class BackendState:
         if not self.idle or (fresh and now - self.idle[-1].idle_since > FRESH_SECONDS):
             return None
         return self.idle.pop()
+
+    def failed(self, now: float) -> None:
+        """It refused or ended a connection."""
+        self.bad += 1
+        self.avoid_until = max(
+            self.avoid_until, now + min(LONGEST_AVOID_SECONDS, AVOID_SECONDS * 2.0 ** min(self.bad - 1, 10))
+        )
+
+    def answered_badly(self, now: float) -> None:
+        """It answered 5xx."""
+        self.bad += 1
+        if self.bad >= BAD_ANSWERS:
+            self.failed(now)
 
     def remove(self) -> None:
         """It gets no more requests; those in flight go on."""
@@ -75,6 +120,10 @@ class Upstream(Stream):
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         super().__init__(worker, sock)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS // 3)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         code = sock.connect_ex((backend.address, backend.port))
         if code in (0, errno.EINPROGRESS):
             self.start_connecting()
@@ -90,10 +139,6 @@ class Upstream(Stream):
         if self.state != CLOSED:
             self.on_end("connect_failed")
 
-    def use(self, user: User) -> None:
-        self.user = user
-        self.reused = True
-
     def park(self, now: float) -> None:
         """Keep it for the next request, unless there are enough."""
         self.user = None
@@ -102,6 +147,7 @@ class Upstream(Stream):
             self.close()
             return
         self.idle_since = now
+        self.bulk = False
         backend.idle.append(self)
 
     # -- what the stream tells ---------------------------------------------------------------------
@@ -110,7 +156,7 @@ class Upstream(Stream):
         if self.user is not None:
             self.user.upstream_connected(self)
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: Data) -> None:
         if self.user is not None:
             self.user.upstream_data(self, data)
         else:
@@ -124,7 +170,7 @@ class Upstream(Stream):
         user = self.user
         self.close()
         if error == "connect_failed":
-            self.backend.avoid_until = self.worker.now() + AVOID_SECONDS
+            self.backend.failed(self.worker.now())
         if user is not None:
             user.upstream_ended(self, error)
         self.user = None  # not before: a fault in there must find whom it concerns

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import errno
 import gc
+import heapq
 import os
 import pwd
 import re
@@ -24,37 +25,71 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from ..errors import LinkError
-from ..messages.edge import RoutingSnapshot, Stop, WorkerReport, WorkerState
+from ..messages.edge import RecordsStored, RoutingSnapshot, SendRecords, Stop, WorkerReport, WorkerState
 from ..runtime.link import FrameReader, SendBuffer, encode
+from . import http1
 from .answers import answer
+from .capture import Recorder
 from .client import Client
-from .services import Knowledge
-from .stream import READ, WRITE, Stream
+from .exchange import Exchange
+from .gate import Passwords
+from .geo import Countries
+from .plan import Plan
+from .services import FORGET_SECONDS, Knowledge
+from .shared import Shared, create
+from .stream import BULK_BYTES, READ, WRITE, Stream
+from .suspicion import Suspicion
+from .upstream import BackendState
+
+FromMaster = RoutingSnapshot | Stop | RecordsStored | SendRecords
 
 ACCEPT_AT_ONCE = 32
-CHECK_SECONDS = 0.2
+TICK_SECONDS = 0.05
+REST_TICK_SECONDS = 0.2
+WAITING_SECONDS = 0.1
+HELD_SECONDS = 0.2
+CHECK_SECONDS = 1.0
+CHECK_AT_ONCE = 20
 REPORT_SECONDS = 1.0
 OUT_OF_DESCRIPTORS_SECONDS = 0.2
+FULL_SECONDS = 0.2
+REST_SECONDS = 1.0
+"""A kept connection that rested so long may be closed when there is no room for another."""
+GC_THRESHOLD = 20_000
+LINK_BYTES = 4 * 1024 * 1024
+"""More on the way to the master than this, and records wait."""
 _GOOD_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Worker:
-    """``listeners`` are shared with the other workers; ``link`` leads to the master; ``share`` is how many workers
-    divide the connection limit."""
+    """``listeners`` are shared with the other workers; ``link`` leads to the master; ``shared`` is the memory that the
+    workers have in common."""
 
     def __init__(
-        self, listeners: list[socket.socket], link: socket.socket | None, index: int = 0, share: int = 1
+        self,
+        listeners: list[socket.socket],
+        link: socket.socket | None,
+        index: int = 0,
+        shared: Shared | None = None,
     ) -> None:
         self.loop: Any = get_hub().loop
+        self.now = time.monotonic
         self.knowledge = Knowledge(RoutingSnapshot(epoch=0, version=-1), None)
         self.streams: set[Stream] = set()
+        self.clients: set[Client] = set()
+        self.done: list[Exchange] = []
+        self.buffer = memoryview(bytearray(BULK_BYTES))
+        self.unread = Plan(http1.NOTHING, 0, None, b"")
+        """What stands for a request that could not be read."""
         self.stopping = False
         self.finished: Callable[[], None] = lambda: None
-        self.now = time.monotonic
+        self.shared = shared or Shared(create(), index)
+        self.passwords = Passwords(self.soon)
+        self.suspicion = Suspicion(self)
+        self._countries = Countries(self.note)
+        self.country = self._countries.country
         self._index = index
-        self._share = share
-        self._clients = 0
         self._errors: dict[str, int] = {}
         self._faults = 0
         self._last_fault = ""
@@ -68,24 +103,31 @@ class Worker:
         self._accept_again_at = 0.0
         self._link = link
         self._link_out = SendBuffer()
-        self._link_in: FrameReader[RoutingSnapshot | Stop] = FrameReader(RoutingSnapshot | Stop)
+        self._link_in: FrameReader[FromMaster] = FrameReader(FromMaster)
         self._watchers: list[Any] = []
+        self._link_reader: Any = None
         self._link_writer: Any = None
+        self._recorder = Recorder(f"{os.getpid()}-{os.urandom(4).hex()}", self._send_records)
         self._reported = 0.0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due_count = 0
+        self._to_check: list[Client] = []
+        self._checked = self._looked_at_held = self._looked_at_waiting = self._refilled = self._halved = self.now()
+        self._timer: Any = None
         self._start()
 
     def _start(self) -> None:
-        timer = self.loop.timer(CHECK_SECONDS, CHECK_SECONDS)
-        timer.start(self._guarded, self._check)
-        self._watchers.append(timer)
+        self._timer = self.loop.timer(TICK_SECONDS)
+        self._watchers.append(self._timer)
+        self._timer.start(self._tick)
         if self._link is None:
             self._accept(True)
             return
         self._link.setblocking(False)
-        reader = self.loop.io(self._link.fileno(), READ)
-        reader.start(self._guarded, self._hear)
-        self._watchers.append(reader)
+        self._link_reader = self.loop.io(self._link.fileno(), READ)
+        self._link_reader.start(self._guarded, self._hear)
         self._link_writer = self.loop.io(self._link.fileno(), WRITE)
+        self._watchers += [self._link_reader, self._link_writer]
 
     # -- the guard ---------------------------------------------------------------------------------
 
@@ -106,6 +148,11 @@ class Worker:
                 self.fault(error, owner if isinstance(owner, Stream) else None)
 
         self.loop.run_callback(run)
+
+    def later(self, when: float, call: Callable[[], None]) -> None:
+        """At the first tick past ``when``."""
+        self._due_count += 1
+        heapq.heappush(self._due, (when, self._due_count, call))
 
     def fault(self, error: Exception, stream: Stream | None) -> None:
         """A bug struck: say where, count it, and close what it concerned."""
@@ -139,28 +186,39 @@ class Worker:
                 watcher.stop()
 
     def _accept_from(self, listener: socket.socket) -> None:
-        limit = max(1, self.knowledge.snapshot.limits.connections // self._share)
-        for _ in range(ACCEPT_AT_ONCE):
-            if len(self.streams) // 2 >= limit and self._count_clients() >= limit:
-                self._pause_accepting(CHECK_SECONDS)
-                return
+        limit = self.knowledge.limits.connections
+        room = limit - len(self.clients) - self.shared.count(len(self.clients))
+        if room <= 0:
+            self._make_room()
+            self._pause_accepting(FULL_SECONDS)
+            return
+        for _ in range(min(ACCEPT_AT_ONCE, room)):
             try:
                 sock, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                break
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
                 self.note(f"accept: {error.strerror}; waiting {OUT_OF_DESCRIPTORS_SECONDS} s")
                 self._pause_accepting(OUT_OF_DESCRIPTORS_SECONDS)
-                return
+                break
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # a client that is gone again already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Client(self, sock, _plain(address[0]))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self.clients.add(Client(self, sock, _plain(address[0])))
+        self.shared.count(len(self.clients))
 
-    def _count_clients(self) -> int:
-        return sum(isinstance(stream, Client) for stream in self.streams)
+    def _make_room(self) -> None:
+        """As many as there may be are here: those that only rest give way."""
+        now, gone = self.now(), 0
+        for client in list(self.clients):
+            if client.rests(now) > REST_SECONDS:
+                client.stop(handover=False)
+                gone += 1
+                if gone >= ACCEPT_AT_ONCE:
+                    return
 
     def _pause_accepting(self, seconds: float) -> None:
         self._accept(False)
@@ -176,23 +234,94 @@ class Worker:
     def count_error(self, code: str) -> None:
         self._errors[code] = self._errors.get(code, 0) + 1
 
+    def count_suspect(self, backend: BackendState) -> None:
+        if backend.service is not None:
+            backend.service.suspected += 1
+        self.note(f"{backend.id} ({backend.address}:{backend.port}) does not answer; others get its requests")
+
     # -- time --------------------------------------------------------------------------------------
 
-    def _check(self) -> None:
-        now = self.now()
-        for stream in list(self.streams):
-            if isinstance(stream, Client):
-                try:
-                    stream.check(now)
-                except Exception as error:  # noqa: BLE001 - the guard: one bad connection must not hide the others
-                    self.fault(error, stream)
+    def _tick(self) -> None:
+        """Everything that happens by the clock: often while requests wait, seldom at rest."""
+        try:
+            now = self.now()
+            self._by_the_clock(now)
+        except Exception as error:  # noqa: BLE001 - the guard
+            self.fault(error, None)
+        finally:
+            busy = self.done or self._due or any(b.waiting for b in self.knowledge.every_backend())
+            self._timer = self._again(TICK_SECONDS if busy else REST_TICK_SECONDS)
+
+    def _again(self, seconds: float) -> Any:
+        self._watchers.remove(self._timer)
+        self._timer.close()
+        timer = self.loop.timer(seconds)
+        self._watchers.append(timer)
+        timer.start(self._tick)
+        return timer
+
+    def _by_the_clock(self, now: float) -> None:
+        self.suspicion.look(now)
+        while self._due and self._due[0][0] <= now:
+            self._guarded(heapq.heappop(self._due)[2])
+        if now - self._looked_at_waiting >= WAITING_SECONDS:
+            self._looked_at_waiting = now
+            for backend in self.knowledge.every_backend():
+                for client, since in list(backend.waiting.items()):
+                    if now - since < WAITING_SECONDS:
+                        break
+                    self._for_one(client, client.wait_no_longer, now)
+        if now - self._looked_at_held >= HELD_SECONDS:
+            self._looked_at_held = now
+            for service in self.knowledge.services.values():
+                for client in list(service.held):
+                    self._for_one(client, client.hold_no_longer, now)
+        self._check_some(now)
+        if now - self._refilled >= 1.0:
+            for service in self.knowledge.services.values():
+                service.refill(now - self._refilled)
+            self._refilled = now
+            self._countries.look(now)
+        if now - self._halved >= FORGET_SECONDS:
+            self._halved = now
+            for service in self.knowledge.services.values():
+                service.forget_half()
         if self._accept_again_at and now >= self._accept_again_at and not self.stopping:
             self._accept_again_at = 0.0
             self._accept(True)
+        self._settle(now)
         if now - self._reported >= REPORT_SECONDS or self.knowledge.leaving:
             self._report()
-        if self.stopping and (now >= self._stop_at or not self._count_clients()):
+        if self.stopping and (now >= self._stop_at or not self.clients):
             self._end()
+
+    def _for_one(self, client: Stream, call: Callable[..., None], *arguments: float) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001 - the guard: one bad connection must not hide the others
+            self.fault(error, client)
+
+    def _check_some(self, now: float) -> None:
+        """Every client about once a second, never all at once."""
+        if not self._to_check:
+            if now - self._checked < CHECK_SECONDS and len(self.clients) > CHECK_AT_ONCE:
+                return
+            self._to_check = list(self.clients)
+        share = len(self.clients) * min(1.0, (now - self._checked) / CHECK_SECONDS)
+        self._checked = now
+        for _ in range(max(CHECK_AT_ONCE, int(share))):
+            if not self._to_check:
+                return
+            client = self._to_check.pop()
+            self._for_one(client, client.check, now)
+
+    def _settle(self, now: float) -> None:
+        """What is finished is counted and recorded."""
+        if self.done:
+            done, self.done = self.done, []
+            self._recorder.settle(done, self.knowledge.snapshot.capture, now)
+        else:
+            self._recorder.push(now)
 
     # -- the master --------------------------------------------------------------------------------
 
@@ -211,19 +340,30 @@ class Worker:
             data = b""
         if not data:
             # nobody would hear of us any more, and a new master brings its own workers
-            self._watchers.pop().stop()
+            self._link_reader.stop()
+            self._link_writer.stop()
             self._link = None
-            self.stop(self.knowledge.snapshot.drain_seconds)
+            self.stop(self.knowledge.snapshot.drain_seconds, handover=True)
             return
         for message in messages:
-            if isinstance(message, Stop):
-                self.stop(message.deadline_seconds)
-            else:
-                self.apply(message)
+            match message:
+                case Stop():
+                    self.stop(message.deadline_seconds, handover=message.handover)
+                case RoutingSnapshot():
+                    self.apply(message)
+                case RecordsStored():
+                    self._recorder.stored(message, self.now())
+                case SendRecords():
+                    self._recorder.again(self.now())
 
     def apply(self, snapshot: RoutingSnapshot) -> None:
         """From now on this is what counts."""
+        before = self.knowledge.leaving
         self.knowledge = Knowledge(snapshot, self.knowledge)
+        self._countries.follow(snapshot.geoip, self.now())
+        for backend in [*self.knowledge.left, *(backend for _, backend in before)]:
+            for client in list(backend.waiting):
+                self._for_one(client, client.backend_left)
         for service in self.knowledge.services.values():
             if service.backends and service.held:
                 held = list(service.held)
@@ -235,25 +375,37 @@ class Worker:
         self._report()
 
     def _report(self) -> None:
+        self._settle(self.now())
         self._reported = self.now()
+        self.shared.count(len(self.clients))
         if self._link is None:
             return
         report = WorkerReport(
             state=WorkerState(
                 pid=os.getpid(),
                 index=self._index,
-                connections=self._count_clients(),
+                connections=len(self.clients),
                 started_at=self._started,
                 snapshot_version=self.knowledge.snapshot.version,
                 rss_bytes=_resident_bytes(),
+                draining=self.stopping,
             ),
             services=self.knowledge.totals(),
             errors=dict(self._errors),
             faults=self._faults,
             last_fault=self._last_fault,
+            dropped=self._recorder.dropped,
+            notes=(f"geoip: {self._countries.problem}",) if self._countries.problem else (),
         )
         self._link_out.push(encode(report))
         self._flush_link()
+
+    def _send_records(self, frame: bytes) -> bool:
+        if self._link is None or self._link_out.size + len(frame) > LINK_BYTES:
+            return False
+        self._link_out.push(frame)
+        self._flush_link()
+        return True
 
     def _flush_link(self) -> None:
         if self._link is None:
@@ -269,8 +421,9 @@ class Worker:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def stop(self, seconds: float) -> None:
-        """Accept no more, let what is in flight finish, end after ``seconds`` at the latest."""
+    def stop(self, seconds: float, *, handover: bool = False) -> None:
+        """Accept no more, let what is in flight finish, end after ``seconds`` at the latest. With ``handover`` kept
+        connections may bring one more request each."""
         if self.stopping:
             self._stop_at = min(self._stop_at, self.now() + seconds)
             return
@@ -279,15 +432,14 @@ class Worker:
         self._accept(False)
         for listener in self._listeners:
             listener.close()
-        for stream in list(self.streams):
-            if isinstance(stream, Client):
-                stream.stop()
+        for client in list(self.clients):
+            client.stop(handover=handover)
 
     def _end(self) -> None:
-        for stream in list(self.streams):
-            if isinstance(stream, Client):
-                stream.abort()
+        for client in list(self.clients):
+            client.abort()
         self._report()
+        self.shared.count(0)
         self.finished()
 
     def close(self) -> None:
@@ -298,6 +450,7 @@ class Worker:
         for watcher in [*self._watchers, *self._acceptors]:
             watcher.stop()
             watcher.close()
+        self.shared.close()
 
 
 def _plain(address: str) -> str:
@@ -352,13 +505,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--listen-fd", type=int, action="append", default=[])
     parser.add_argument("--link-fd", type=int, required=True)
     parser.add_argument("--index", type=int, default=0)
-    parser.add_argument("--share", type=int, default=1)
+    parser.add_argument("--shared-fd", type=int, required=True)
     arguments = parser.parse_args(argv)
     listeners = [socket.socket(fileno=fd) for fd in arguments.listen_fd]
     link = socket.socket(fileno=arguments.link_fd)
     raise_descriptor_limit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master decides
-    worker = Worker(listeners, link, arguments.index, arguments.share)
+    worker = Worker(listeners, link, arguments.index, Shared(arguments.shared_fd, arguments.index))
     over = Event()
     worker.finished = over.set
     terminate = worker.loop.signal(signal.SIGTERM)
@@ -367,5 +520,6 @@ def main(argv: list[str]) -> int:
     drop_privileges()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)  # finished requests wait for their tick in thousands; they form no cycles
     over.wait()
     return 0

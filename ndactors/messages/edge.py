@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from ..core.model import Capture, EdgeLimits
+from ..core.model import Capture, EdgeLimits, Rate
 from .base import Message, Value
 
 PROTOCOL = 1
@@ -50,6 +50,22 @@ class Service(Value, frozen=True, kw_only=True):
     hold_seconds: float = 0.0
     hold_limit: int = 1000
     sticky: bool = False
+    probe_method: str = "HEAD"
+    probe_path: str = "/"
+    probe_host: str = ""
+    """What a container is asked that seems to hang: the health check's request, if it is one by HTTP."""
+    per_ip: Rate | None = None
+    per_app: Rate | None = None
+    burst: int = 100
+    maintenance: bool = False
+    redirects: dict[str, str] = field(default_factory=dict)
+    response_headers: dict[str, str] = field(default_factory=dict)
+    basic_auth: dict[str, str] = field(default_factory=dict)
+    """User names with argon2 hashes."""
+    allow: tuple[str, ...] = ()
+    """CIDRs; empty: everybody."""
+    error_pages: dict[str, str] = field(default_factory=dict)
+    """HTML by status (``"503"``) or ``"default"``; ``{status}``, ``{reason}``, ``{detail}`` and ``{id}`` are filled in."""
 
 
 class Route(Value, frozen=True, kw_only=True):
@@ -73,12 +89,60 @@ class RoutingSnapshot(Message, frozen=True, kw_only=True):
     limits: EdgeLimits = EdgeLimits()
     capture: Capture = Capture()
     drain_seconds: float = 30.0
+    geoip: str = ""
+    """Path of an .mmdb; empty: no countries."""
 
 
 class Stop(Message, frozen=True, kw_only=True):
-    """Stop gracefully: accept no more, finish what is in flight within ``deadline_seconds``, exit."""
+    """Stop gracefully: accept no more, finish what is in flight within ``deadline_seconds``, exit. With ``handover`` a
+    successor accepts: kept connections get their next answer with ``Connection: close`` instead of an end at once."""
 
     deadline_seconds: float = 10.0
+    handover: bool = False
+
+
+class Upgrade(Message, frozen=True, kw_only=True):
+    """Start a successor from ``program`` (empty: what runs now), hand it the sockets, drain. ``listen`` and ``workers``
+    may change on the way; None leaves them."""
+
+    program: tuple[str, ...] = ()
+    listen: str | None = None
+    workers: int | None = None
+
+
+class Handover(Message, frozen=True, kw_only=True):
+    """From a master to its successor, with the listening sockets at hand: what it needs to go on."""
+
+    epoch: int
+    snapshot: bytes
+    """The newest, as it came; empty: none yet."""
+    sockets: tuple[str, ...] = ()
+    """The addresses really bound, one for each socket that was passed on, in order."""
+
+
+class Ready(Message, frozen=True, kw_only=True):
+    """From a successor: its workers accept."""
+
+
+class RequestRecords(Message, frozen=True, kw_only=True):
+    """Finished requests of one worker. ``batch`` is an encoded ``messages.records.Batch``; who passes it on need not
+    know what is in it. ``sequence`` counts from 1 for each ``worker``."""
+
+    worker: str
+    sequence: int
+    count: int
+    batch: bytes
+
+
+class RecordsStored(Message, frozen=True, kw_only=True):
+    """Everything of ``worker`` up to ``sequence`` is durable and must not be sent again."""
+
+    worker: str
+    sequence: int
+
+
+class SendRecords(Message, frozen=True, kw_only=True):
+    """Somebody listens again: send everything that is not known to be stored."""
 
 
 class Histogram(Value, frozen=True, kw_only=True):
@@ -104,6 +168,10 @@ class ServiceTotals(Value, frozen=True, kw_only=True):
     bytes_out: int = 0
     retries: dict[str, int] = field(default_factory=dict)
     rate_limited: int = 0
+    throttled: int = 0
+    """Delayed by a rate limit, then served."""
+    suspected: int = 0
+    """How often one of its containers was taken for hung."""
     in_flight: dict[str, int] = field(default_factory=dict)
     held: int = 0
 
@@ -115,6 +183,7 @@ class WorkerState(Value, frozen=True, kw_only=True):
     started_at: float = 0.0
     snapshot_version: int = -1
     rss_bytes: int = 0
+    draining: bool = False
 
 
 class EdgeReport(Message, frozen=True, kw_only=True):
@@ -135,6 +204,11 @@ class EdgeReport(Message, frozen=True, kw_only=True):
     faults: int = 0
     last_fault: str = ""
     restarts: int = 0
+    dropped: int = 0
+    """Request records that were lost because nobody took them in time."""
+    version: str = ""
+    notes: tuple[str, ...] = ()
+    """What is wrong at the moment, in words."""
 
 
 class WorkerReport(Message, frozen=True, kw_only=True):
@@ -145,3 +219,5 @@ class WorkerReport(Message, frozen=True, kw_only=True):
     errors: dict[str, int] = field(default_factory=dict)
     faults: int = 0
     last_fault: str = ""
+    dropped: int = 0
+    notes: tuple[str, ...] = ()
