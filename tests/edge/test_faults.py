@@ -5,6 +5,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
+from ndactors.core.model import Rate
 from ndactors.edge import connection as client_module
 from ndactors.edge.client import Client
 from ndactors.edge.connection import STATES, TRANSITIONS
@@ -43,6 +44,10 @@ def bring_to(ground, wait, state: str):
     if state == "head":
         ground.route(ground.upstream().port)
         client.send(b"GET / HTT")
+    elif state == "asking":
+        ground.route(ground.upstream().port, per_ip=Rate(count=1, seconds=0.9), burst=1)
+        ground.ask(GET)
+        client.send(SLOW)
     elif state == "holding":
         ground.route(hold_seconds=30)
         client.send(SLOW)

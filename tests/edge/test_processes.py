@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ndactors.messages.edge import PROTOCOL, Backend, EdgeReport, Hello, Refused, Route, RoutingSnapshot, Service, Stop
+from ndactors.messages.edge import PROTOCOL, Backend, EdgeReport, Hello, Refused, RequestRecords, Route, RoutingSnapshot, Service, Stop
 from ndactors.runtime.link import FrameReader, connect_unix, encode
 
 MEGABYTES = int(os.environ.get("NEXTDEPLOY_TEST_BODY_MB", "256"))
@@ -34,7 +34,7 @@ class Link:
     def __init__(self, folder: Path, epoch: int = 1) -> None:
         self.sock = connect_unix(folder / "edge" / "edge.sock")
         self.sock.settimeout(10)
-        self.reader: FrameReader = FrameReader(Hello | Refused | EdgeReport)
+        self.reader: FrameReader = FrameReader(Hello | Refused | EdgeReport | RequestRecords)
         self.queue: list = []
         self.send(Hello(protocol=PROTOCOL, epoch=epoch, version="test", pid=os.getpid(), role="daemon"))
         self.first = self.next()
