@@ -33,6 +33,7 @@ from .adapters.journal import open_journal
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
 from .adapters.sqlite_events import SqliteEvents
+from .adapters.sqlite_requests import SqliteRequests
 from .adapters.state_files import StateFiles, StateLock, replace_file, saved
 from .cli.daemon import config_path, parse, state_folder
 from .core.model import Settings, User
@@ -40,9 +41,10 @@ from .core.specs import Owner
 from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
 from .messages.containers import RecordEvent, ReloadConfig
 from .messages.control import GetWebSettings, WebSettings
-from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
+from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, RequestRecords
 from .messages.queries import DaemonView, GetDaemon, GetEdge
 from .ports import ContainerEngine
+from .runtime.activation import from_systemd
 from .runtime.lag import LagMeter
 from .runtime.ref import Ref
 from .runtime.root import Root
@@ -109,6 +111,7 @@ class Daemon:
         self._config = config
         self._folder = folder
         self._arguments = arguments
+        self._sockets = from_systemd(os.environ, os.getpid())
         self._refs = Refs()
         self._lag_counts = [0] * (len(LATENCY_BUCKETS) + 1)
         self._lag_total = 0.0
@@ -120,6 +123,9 @@ class Daemon:
         self._state.delete("rested")
         self._started = time.time()
         self._events = SqliteEvents(folder / "events.db", self._report, off_loop)
+        self._requests = SqliteRequests(
+            folder / "requests.db", self._report, off_loop, lambda: config.current().requests.retain
+        )
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
         self._password, users = _users(config.current(), folder)
@@ -156,6 +162,7 @@ class Daemon:
         if not arguments.leave_edge:
             self._stop_engines(stop_containers=arguments.stop_apps)
         self._events.close()
+        self._requests.close()
         for engine in self._engines.values():
             engine.close()
         self._lag.stop()
@@ -173,6 +180,7 @@ class Daemon:
             epoch=identity.epoch,
             state=self._state,
             event_store=self._events,
+            record_store=self._requests,
             engines=self._engines,
             docker_present=settings.engine != "process" and docker_present(),
             prober=SocketProber(),
@@ -196,7 +204,11 @@ class Daemon:
         return engines
 
     def _new_pool(
-        self, settings: Settings, on_report: Callable[[EdgeReport], None], on_change: Callable[[str], None]
+        self,
+        settings: Settings,
+        on_report: Callable[[EdgeReport], None],
+        on_records: Callable[[RequestRecords], None],
+        on_change: Callable[[str], None],
     ) -> EdgePool:
         return EdgePool(
             self._folder,
@@ -205,7 +217,9 @@ class Daemon:
             epoch=self._identity.epoch,
             version=__version__,
             on_report=on_report,
+            on_records=on_records,
             on_change=on_change,
+            sockets=self._sockets,
         )
 
     def _wsgi(self) -> Any:
@@ -218,6 +232,7 @@ class Daemon:
             daemon=refs.daemon,
             apps=refs.apps,
             events=refs.events,
+            records=refs.records,
             edge=refs.edge,
             host=refs.host,
             engine=engine or next(iter(refs.engines.values())),

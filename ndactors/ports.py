@@ -10,7 +10,9 @@ from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.model import Healthcheck
+from .messages.edge import RequestRecords
 from .messages.queries import Event, EventPage, GetEvents
+from .messages.records import GetRequests, RequestPage
 
 T = TypeVar("T")
 
@@ -96,6 +98,18 @@ class EventStore(Protocol):
         ...
 
     def page(self, query: GetEvents) -> EventPage: ...
+
+    def close(self) -> None: ...
+
+
+class RecordStore(Protocol):
+    """Request records, newest first."""
+
+    def append(self, batches: Sequence[RequestRecords]) -> None:
+        """Durable when it returns. A batch whose worker and sequence are known is not stored twice."""
+        ...
+
+    def page(self, query: GetRequests) -> RequestPage: ...
 
     def close(self) -> None: ...
 

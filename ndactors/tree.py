@@ -16,14 +16,15 @@ from .actors.container import ContainerActor, Surroundings
 from .actors.daemon import DaemonActor
 from .actors.event import EventActor
 from .actors.inventory import InventoryActor
-from .actors.proxy import EdgePool, ProxyActor
+from .actors.proxy import NewPool, ProxyActor
+from .actors.record import RecordActor
 from .actors.stats import StatsActor
 from .adapters.config_file import ConfigFile
 from .adapters.state_files import StateFiles
-from .core.model import App, Settings
+from .core.model import App
 from .core.specs import Owner, Placement, engine_for
 from .messages.containers import RecordEvent
-from .ports import ContainerEngine, EventStore, Lag, Prober
+from .ports import ContainerEngine, EventStore, Lag, Prober, RecordStore
 from .runtime.ref import Ref
 from .runtime.restarts import Intensity, Strategy
 from .runtime.supervisor import ActorRestarted, Child, Supervisor, supervisor_ref
@@ -47,7 +48,8 @@ class World:
     lag: Lag
     host: Any
     stamp: Callable[[], str]
-    new_pool: Callable[[Settings, Callable[[Any], None], Callable[[str], None]], EdgePool]
+    record_store: RecordStore
+    new_pool: NewPool
     leave_edge: Callable[[], bool]
     rested: frozenset[str] = frozenset()
     answers: dict[type, Callable[[], object]]
@@ -62,6 +64,7 @@ class Refs:
 
     root: Ref = field(default_factory=lambda: supervisor_ref("root"))
     events: Ref = field(default_factory=lambda: Ref("events"))
+    records: Ref = field(default_factory=lambda: Ref("records"))
     daemon: Ref = field(default_factory=lambda: Ref("daemon"))
     host: Ref = field(default_factory=lambda: Ref("host"))
     edge: Ref = field(default_factory=lambda: Ref("proxy"))
@@ -81,13 +84,14 @@ def tree(world: World, refs: Refs) -> Child:
         Supervisor,
         [
             Child(refs.events, EventActor, world.event_store, world.stamp),
+            Child(refs.records, RecordActor, world.record_store, refs.edge),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.host, StatsActor, world.host, interval),
             Child(
                 refs.edge,
                 ProxyActor,
                 *(current, world.epoch, world.snapshot_versions, world.new_pool, world.leave_edge),
-                *(refs.apps, refs.events, world.state),
+                *(refs.apps, refs.events, refs.records, world.state),
                 stop_within=EDGE_STOP_SECONDS,
             ),
             Child(

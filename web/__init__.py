@@ -30,6 +30,7 @@ class Refs(NamedTuple):
     daemon: Ref
     apps: Ref
     events: Ref
+    records: Ref
     edge: Ref
     host: Ref
     engine: Ref

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ndactors.messages.queries import (
     GetReadiness,
     GetTree,
 )
+from ndactors.messages.records import GetRequests
 from ndactors.runtime.tree import RestartActor
 
 from .auth import Guard, Unauthorized
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from . import Refs
 
 MAX_LIMIT = 10_000
+STATUS = re.compile(r"[1-5](\d\d|xx)")
+NUMBER = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
 
 def blueprint(refs: Refs, guard: Guard) -> Blueprint:
@@ -147,7 +151,40 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         page: EventPage = refs.events.ask(query)
         return _json({"items": page.items, "next": str(page.next) if page.next is not None else None})
 
+    @api.get("/api/v1/requests")
+    @guard.needs("viewer")
+    def requests() -> Response:
+        given = request.args
+        status = given.get("status")
+        if status is not None and not STATUS.fullmatch(status):
+            raise Invalid("status must be a code like 404 or a class like 5xx.")
+        since = _since(given.get("since"))
+        page = refs.records.ask(
+            GetRequests(
+                app=given.get("app"),
+                method=given.get("method"),
+                path=given.get("path"),
+                status=status,
+                ip=given.get("ip"),
+                country=given.get("country"),
+                id=given.get("request_id"),
+                min_ms=_milliseconds(given.get("min_ms")),
+                since=datetime.datetime.fromisoformat(since).timestamp() if since else None,
+                before=_number("cursor", given.get("cursor"), None),
+                limit=_number("limit", given.get("limit"), 100) or 100,
+            )
+        )
+        return _json({"items": page.items, "next": str(page.next) if page.next is not None else None})
+
     return api
+
+
+def _milliseconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not NUMBER.fullmatch(text):
+        raise Invalid("min_ms must be a number.")
+    return float(text)
 
 
 def _number(name: str, text: str | None, default: int | None) -> int | None:

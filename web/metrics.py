@@ -144,6 +144,7 @@ class Collector:
 def _edge(families: dict[str, Any], report: EdgeReport) -> None:
     for worker in report.workers:
         families["nextdeploy_edge_connections"].add_metric([str(worker.index)], worker.connections)
+    families["nextdeploy_requests_dropped"].add_metric([], report.dropped)
     for totals in report.services.values():
         own = [totals.app, totals.process]
         for key, count in totals.requests.items():

@@ -78,6 +78,26 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         [422],
         False,
     ),
+    (
+        "get",
+        "/api/v1/requests",
+        "Requests, newest first",
+        [
+            _query("app", "of this app"),
+            _query("method", "with this method"),
+            _query("path", "with this path; a * at its end: all that begin so"),
+            _query("status", "404, or 4xx"),
+            _query("ip", "from this address"),
+            _query("country", "from this country"),
+            _query("request_id", "with this id"),
+            _query("min_ms", "that took at least so long"),
+            _query("since", "RFC 3339"),
+            *_PAGING,
+        ],
+        _LIST,
+        [422],
+        False,
+    ),
 ]
 
 

@@ -21,6 +21,7 @@ NAMES = {
     "daemon": "daemon",
     "apps": "apps",
     "events": "events",
+    "records": "records",
     "edge": "proxy",
     "host": "host",
     "engine": "engine",

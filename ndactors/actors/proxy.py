@@ -12,7 +12,7 @@ import msgspec
 from ..core.exposing import HOLD_SECONDS
 from ..core.model import Settings
 from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, TellService
-from ..messages.edge import EdgeReport, Route, RoutingSnapshot, Service
+from ..messages.edge import EdgeReport, RecordsStored, RequestRecords, Route, RoutingSnapshot, Service
 from ..messages.queries import GetEdge
 from ..ports import StateStore
 from ..runtime.actor import Actor
@@ -32,6 +32,14 @@ class EdgePool(Protocol):
 
     def publish(self, snapshot: RoutingSnapshot) -> None: ...
 
+    def change(self, http: str, workers: int | None) -> None:
+        """Another address or number of workers is wanted."""
+        ...
+
+    def stored(self, message: RecordsStored) -> None:
+        """It may forget these records."""
+        ...
+
     def close(self) -> None:
         """Leave it running."""
         ...
@@ -41,7 +49,9 @@ class EdgePool(Protocol):
         ...
 
 
-NewPool = Callable[[Settings, Callable[[EdgeReport], None], Callable[[str], None]], EdgePool]
+NewPool = Callable[
+    [Settings, Callable[[EdgeReport], None], Callable[[RequestRecords], None], Callable[[str], None]], EdgePool
+]
 
 
 @dataclass
@@ -91,6 +101,7 @@ class ProxyActor(Actor):
         leave_edge: Callable[[], bool],
         apps: Ref,
         events: Ref,
+        records: Ref,
         state: StateStore,
     ) -> None:
         self._settings = current()
@@ -100,6 +111,7 @@ class ProxyActor(Actor):
         self._leave_edge = leave_edge
         self._apps = apps
         self._events = events
+        self._records = records
         self._state = state
         self._services: dict[str, Service] = {}
         self._known: set[str] = set()
@@ -115,7 +127,7 @@ class ProxyActor(Actor):
         remembered = self._state.load(SERVICES, Services)
         self._services = dict(remembered.services) if remembered is not None else {}
         tell = self.ref.tell
-        self._pool = self._new_pool(self._settings, tell, lambda words: tell(EdgeNews(words)))
+        self._pool = self._new_pool(self._settings, tell, self._records.tell, lambda words: tell(EdgeNews(words)))
         self._pool.start()
         self._apps.tell(TellService())
         self.after(PATIENCE_SECONDS, PatienceOver())
@@ -154,6 +166,9 @@ class ProxyActor(Actor):
                 self._apply(settings)
             case EdgeNews(words=words):
                 self._events.tell(RecordEvent(kind="edge.changed", reason=words))
+            case RecordsStored():
+                if self._pool is not None:
+                    self._pool.stored(message)
             case GetEdge():
                 return self._report
             case _:
@@ -162,10 +177,8 @@ class ProxyActor(Actor):
 
     def _apply(self, settings: Settings) -> None:
         before, self._settings = self._settings.edge, settings
-        for key in ("http", "https", "workers"):
-            if getattr(before, key) != getattr(settings.edge, key):
-                reason = f"edge.{key} changed; it takes effect when the edge is started again"
-                self._events.tell(RecordEvent(kind="config.deferred", reason=reason))
+        if (before.http, before.workers) != (settings.edge.http, settings.edge.workers) and self._pool is not None:
+            self._pool.change(settings.edge.http, settings.edge.workers)
         self._publish_soon()
 
     # -- snapshots ---------------------------------------------------------------------------------
@@ -193,6 +206,7 @@ class ProxyActor(Actor):
             trusted_proxies=settings.edge.trusted_proxies,
             limits=settings.edge.limits,
             capture=settings.edge.capture,
+            geoip=settings.geoip_database or "",
         )
         assert self._pool is not None
         self._pool.publish(snapshot)

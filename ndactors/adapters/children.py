@@ -35,7 +35,7 @@ def open_log(path: Path) -> BinaryIO:
 
 
 def start_outliving(
-    command: Sequence[str], output: BinaryIO, environment: Mapping[str, str]
+    command: Sequence[str], output: BinaryIO, environment: Mapping[str, str], keep: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         command,
@@ -45,6 +45,7 @@ def start_outliving(
         env=environment,
         start_new_session=True,
         close_fds=True,
+        pass_fds=tuple(keep),
     )
     gevent.spawn(process.wait)  # no zombie, if it ends before us
     return process

@@ -9,26 +9,40 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gevent
 
 from ..errors import Conflict, LinkError, NextDeployError
-from ..messages.edge import PROTOCOL, EdgeReport, Hello, Refused, RoutingSnapshot, Stop
+from ..messages.edge import (
+    PROTOCOL,
+    EdgeReport,
+    Hello,
+    RecordsStored,
+    Refused,
+    RequestRecords,
+    RoutingSnapshot,
+    Stop,
+    Upgrade,
+)
 from ..runtime.link import FrameReader, SendBuffer, connect_unix, encode
 from ..runtime.restarts import Backoff
 from .children import child_environment, open_log, start_outliving
 
 log = logging.getLogger("ndactors.edge")
 
+FromEdge = Hello | Refused | EdgeReport | RequestRecords
+
+UPGRADE_SECONDS = 15.0
 ANSWER_SECONDS = 10.0
 """How long a new edge may take until it answers."""
 
 
 class EdgePool:
     """``http`` is the address as configured; ``workers`` None means one for each core, at most 4. ``on_report`` gets
-    every report, ``on_change`` a line of words whenever the edge came, went or was adopted. Both must not wait."""
+    every report, ``on_records`` request records, ``on_change`` a line of words whenever the edge came, went or was
+    adopted. None may wait. ``sockets``: listening ones that were opened for us."""
 
     def __init__(
         self,
@@ -39,18 +53,22 @@ class EdgePool:
         epoch: int,
         version: str,
         on_report: Callable[[EdgeReport], None],
+        on_records: Callable[[RequestRecords], None],
         on_change: Callable[[str], None],
+        sockets: Sequence[int] = (),
     ) -> None:
         self._state_dir = state_dir
         self._folder = state_dir / "edge"
         self._http = http
-        self._workers = workers or min(4, os.cpu_count() or 1)
+        self._workers = workers or default_workers()
+        self._sockets = sockets
         self._hello = Hello(protocol=PROTOCOL, epoch=epoch, version=version, pid=os.getpid(), role="daemon")
         self._on_report = on_report
+        self._on_records = on_records
         self._on_change = on_change
         self._snapshot: RoutingSnapshot | None = None
         self._sock: socket.socket | None = None
-        self._reader: FrameReader[Hello | Refused | EdgeReport] = FrameReader(Hello | Refused | EdgeReport)
+        self._reader: FrameReader[FromEdge] = FrameReader(FromEdge)
         self._out = SendBuffer()
         self._flushing: gevent.Greenlet | None = None
         self._listening: gevent.Greenlet | None = None
@@ -67,6 +85,10 @@ class EdgePool:
         """Hand it over; it is sent again to whichever edge comes next."""
         self._snapshot = snapshot
         self._send(snapshot)
+
+    def stored(self, message: RecordsStored) -> None:
+        """Tell the edge that it may forget these records."""
+        self._send(message)
 
     def close(self) -> None:
         """Leave the edge running and let go of it."""
@@ -98,12 +120,8 @@ class EdgePool:
 
     def _connect_or_spawn(self) -> None:
         hello = self._connect()
-        if hello is not None and hello.listen != self._http:
-            log.info("the edge listens on %s, which is %s now: another one takes its place", hello.listen, self._http)
-            closed, self._closed = self._closed, False
-            self.stop(5.0)
-            self._closed = closed
-            hello = None
+        if hello is not None and not self._as_wanted(hello):
+            hello = self._replace(hello)
         if hello is not None:
             self._on_change(f"adopted the edge that runs (pid {hello.pid})")
         else:
@@ -113,6 +131,56 @@ class EdgePool:
         if self._snapshot is not None:
             self._send(self._snapshot)
 
+    def _as_wanted(self, hello: Hello) -> bool:
+        return (hello.listen, hello.workers, hello.version) == (self._http, self._workers, self._hello.version)
+
+    def _replace(self, hello: Hello) -> Hello | None:
+        """Another edge takes the sockets over. One that listens elsewhere and cannot do so is ended instead."""
+        log.info("the edge is %s on %s; another one takes over", hello.version, hello.listen)
+        self._send(self._upgrade())
+        after = self._connect() if self._link_ends(UPGRADE_SECONDS) else hello
+        if after is not None and after.listen != self._http:
+            self.master_pid = after.pid
+            closed, self._closed = self._closed, False
+            self.stop(5.0)
+            self._closed = closed
+            return None
+        return after
+
+    def _upgrade(self) -> Upgrade:
+        environment = {name: value for name, value in child_environment().items() if name == "PYTHONPATH"}
+        program = (sys.executable, "-m", "ndactors")
+        return Upgrade(program=program, environment=environment, listen=self._http, workers=self._workers)
+
+    def _link_ends(self, seconds: float) -> bool:
+        """Read until it does, or the time is over."""
+        sock = self._sock
+        if sock is None:
+            return True
+        deadline = time.monotonic() + seconds
+        try:
+            while time.monotonic() < deadline:
+                sock.settimeout(max(0.01, deadline - time.monotonic()))
+                data = sock.recv(1 << 18)
+                if not data:
+                    self._disconnect()
+                    return True
+                self._take(self._reader.feed(data))
+        except TimeoutError:
+            sock.settimeout(None)
+            return False
+        except (OSError, LinkError):
+            self._disconnect()
+            return True
+        sock.settimeout(None)
+        return False
+
+    def change(self, http: str, workers: int | None) -> None:
+        """From now on an edge with these is wanted: the one that runs hands over to it."""
+        self._http = http
+        self._workers = workers or default_workers()
+        self._send(self._upgrade())
+
     def _connect(self) -> Hello | None:
         """None if nobody answers. ``Conflict`` if the edge refuses us."""
         try:
@@ -120,7 +188,7 @@ class EdgePool:
         except OSError:
             return None
         self._sock = sock
-        self._reader = FrameReader(Hello | Refused | EdgeReport)
+        self._reader = FrameReader(FromEdge)
         self._out = SendBuffer()
         try:
             sock.sendall(encode(self._hello))
@@ -145,10 +213,11 @@ class EdgePool:
         command = [
             *(sys.executable, "-m", "ndactors", "--role=edge", f"--state-dir={self._state_dir}"),
             *(f"--http={self._http}", f"--workers={self._workers}"),
+            *(f"--listen-fd={descriptor}" for descriptor in self._sockets),
         ]
         with open_log(self._folder / "edge.log") as output:
             begins = output.tell()
-            process = start_outliving(command, output, child_environment())
+            process = start_outliving(command, output, child_environment(), self._sockets)
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             hello = self._connect()
@@ -170,7 +239,7 @@ class EdgePool:
             self._hear()
             if self._closed:
                 return
-            self._on_change("the edge is gone")
+            self._on_change("the link to the edge ended")
             while not self._closed:
                 try:
                     self._connect_or_spawn()
@@ -189,14 +258,19 @@ class EdgePool:
                 data = sock.recv(1 << 18)
                 if not data:
                     break
-                for message in self._reader.feed(data):
-                    if isinstance(message, EdgeReport):
-                        self._on_report(message)
+                self._take(self._reader.feed(data))
         except (OSError, LinkError) as error:
             log.warning("the edge's link: %s", error)
         self._disconnect()
 
-    def _send(self, message: RoutingSnapshot | Stop) -> None:
+    def _take(self, messages: list[FromEdge]) -> None:
+        for message in messages:
+            if isinstance(message, EdgeReport):
+                self._on_report(message)
+            elif isinstance(message, RequestRecords):
+                self._on_records(message)
+
+    def _send(self, message: RoutingSnapshot | Stop | RecordsStored | Upgrade) -> None:
         if self._sock is None:
             return
         if not self._out.push(encode(message)):
@@ -219,6 +293,11 @@ class EdgePool:
         self.master_pid = None
         if sock is not None:
             sock.close()
+
+
+def default_workers() -> int:
+    """One for each core, at most 4."""
+    return min(4, os.cpu_count() or 1)
 
 
 def _wait_until_gone(pid: int, state_dir: Path, seconds: float) -> None:

@@ -26,7 +26,7 @@ RING_BYTES = 8 * 1024 * 1024
 """What waits for the daemon; the oldest give way."""
 WINDOW = 16
 """Batches on their way at once."""
-RESEND_SECONDS = 10.0
+RESEND_SECONDS = 5.0
 """Not acknowledged by then: sent again."""
 CODES = len(LATENCY_BUCKETS) + 1
 
@@ -36,12 +36,12 @@ _encode = msgspec.msgpack.Encoder().encode
 class Waiting:
     """One batch in the ring."""
 
-    __slots__ = ("count", "frame", "sequence")
+    __slots__ = ("batch", "count", "sequence")
 
-    def __init__(self, sequence: int, count: int, frame: bytes) -> None:
+    def __init__(self, sequence: int, count: int, batch: bytes) -> None:
         self.sequence = sequence
         self.count = count
-        self.frame = frame
+        self.batch = batch
 
 
 class Recorder:
@@ -125,13 +125,11 @@ class Recorder:
             }
         )
         self._sequence += 1
-        records = RequestRecords(worker=self._worker, sequence=self._sequence, count=len(rows), batch=batch)
-        waiting = Waiting(self._sequence, len(rows), encode(records))
-        self._ring.append(waiting)
-        self._size += len(waiting.frame)
+        self._ring.append(Waiting(self._sequence, len(rows), batch))
+        self._size += len(batch)
         while self._size > RING_BYTES:
             oldest = self._ring.popleft()
-            self._size -= len(oldest.frame)
+            self._size -= len(oldest.batch)
             self.dropped += oldest.count
 
     # -- getting them there ------------------------------------------------------------------------
@@ -146,7 +144,14 @@ class Recorder:
         self._sent = max(self._sent, first - 1)
         for index in range(self._sent + 1 - first, min(len(self._ring), WINDOW)):
             waiting = self._ring[index]
-            if not self._send(waiting.frame):
+            records = RequestRecords(
+                worker=self._worker,
+                sequence=waiting.sequence,
+                previous=self._ring[index - 1].sequence if index else 0,
+                count=waiting.count,
+                batch=waiting.batch,
+            )
+            if not self._send(encode(records)):
                 return
             self._sent = waiting.sequence
             self._sent_at = now
@@ -160,7 +165,7 @@ class Recorder:
         if message.worker != self._worker:
             return
         while self._ring and self._ring[0].sequence <= message.sequence:
-            self._size -= len(self._ring.popleft().frame)
+            self._size -= len(self._ring.popleft().batch)
         self.push(now)
 
     @property

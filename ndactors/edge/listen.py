@@ -48,3 +48,14 @@ def _listen(family: socket.AddressFamily, host: str, port: int, *, both: bool = 
         raise
     bound = sock.getsockname()[1]
     return Listener(sock, f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}")
+
+
+def inherited(descriptors: list[int]) -> list[Listener]:
+    """Sockets that somebody opened for us."""
+    found = []
+    for descriptor in descriptors:
+        sock = socket.socket(fileno=descriptor)
+        sock.set_inheritable(False)
+        host, port = sock.getsockname()[:2]
+        found.append(Listener(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
+    return found

@@ -1,12 +1,11 @@
 """The edge's master: owns the listening sockets, keeps workers running, and passes words between them and the daemon.
-It needs no daemon: the last snapshot is kept and given to every new worker."""
+It needs no daemon: the last snapshot is kept and given to every new worker. SIGUSR2 starts a successor."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-import selectors
 import signal
 import socket
 import subprocess
@@ -15,240 +14,175 @@ import time
 from pathlib import Path
 
 from .. import __version__
-from ..errors import LinkError
 from ..messages.edge import (
     PROTOCOL,
     EdgeReport,
+    Handover,
     Hello,
+    Ready,
+    RecordsStored,
     Refused,
     RequestRecords,
     RoutingSnapshot,
-    ServiceTotals,
+    SendRecords,
     Stop,
-    WorkerReport,
-    WorkerState,
+    Upgrade,
 )
-from ..runtime.link import FrameReader, SendBuffer, encode, listen_unix
-from .listen import Listener, open_listeners
-from .shared import create
-from .totals import added
+from ..runtime.activation import from_systemd
+from ..runtime.link import encode, listen_unix
+from . import shared
+from .crew import Crew, child_environment
+from .listen import Listener, inherited, open_listeners
+from .peers import Peer, Peers
+from .totals import Sum
 
 REPORT_SECONDS = 1.0
-RESPAWN_SECONDS = 0.05
-RESPAWN_LONGEST = 5.0
-YOUNG_SECONDS = 10.0
-"""A worker that dies before this age makes the next one wait longer."""
-
-
-class Peer:
-    """A socket with frames in both directions."""
-
-    def __init__(self, sock: socket.socket, types: object) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.reader: FrameReader[object] = FrameReader(types)
-        self.out = SendBuffer()
-
-
-class WorkerSlot:
-    """One worker's place: the process that runs there now, and when to start the next one."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.process: subprocess.Popen[bytes] | None = None
-        self.peer: Peer | None = None
-        self.began = 0.0
-        self.wait = RESPAWN_SECONDS
-        self.start_at: float | None = 0.0
-        self.report: WorkerReport | None = None
+UPGRADE_SECONDS = 30.0
+"""A successor that is not ready by then is given up."""
+STOP_SECONDS = 10.0
+FromDaemon = Hello | RoutingSnapshot | Stop | RecordsStored | Upgrade
 
 
 class Master:
-    def __init__(self, folder: Path, listeners: list[Listener], workers: int, listen: str = "") -> None:
+    """``listen`` is the address as it was told; ``predecessor`` leads to the master whose sockets these were."""
+
+    def __init__(
+        self,
+        folder: Path,
+        listeners: list[Listener],
+        workers: int,
+        listen: str = "",
+        memory: int | None = None,
+        first_place: int = 0,
+        predecessor: socket.socket | None = None,
+    ) -> None:
         self._folder = folder
         self._listeners = listeners
         self._listen = listen
-        self._selector = selectors.DefaultSelector()
-        self._slots = [WorkerSlot(index) for index in range(workers)]
+        self._workers = workers
+        self._memory = shared.create() if memory is None else memory
+        self._next_place = first_place + workers
+        self._peers = Peers(note)
+        places = range(first_place, first_place + workers)
+        self._crew = Crew(
+            folder, listeners, self._memory, places, self._peers, self._pass_on_records, self._has_changed, note
+        )
         self._daemon: Peer | None = None
-        self._welcome = False
-        self._guests: dict[int, Peer] = {}
         self._epoch = 0
-        self._snapshot = b""
         self._snapshot_version = -1
-        self._buried: dict[str, ServiceTotals] = {}
-        self._buried_errors: dict[str, int] = {}
-        self._buried_faults = 0
-        self._last_fault = ""
-        self._restarts = 0
+        self._drain_seconds = STOP_SECONDS
         self._stop_at: float | None = None
         self._changed = True
         self._reported = 0.0
-        self._shared = create()
-        self._control = listen_unix(folder / "edge.sock")
-        self._control.setblocking(False)
-        self._wake, wake_writer = socket.socketpair()
-        self._wake.setblocking(False)
-        wake_writer.setblocking(False)
-        signal.set_wakeup_fd(wake_writer.fileno(), warn_on_full_buffer=False)
-        self._wake_writer = wake_writer
-        self._selector.register(self._control, selectors.EVENT_READ, self._meet)
-        self._selector.register(self._wake, selectors.EVENT_READ, self._awake)
+        self._control: socket.socket | None = None
+        self._successor: Peer | None = None
+        self._successor_process: subprocess.Popen[bytes] | None = None
+        self._give_up_at: float | None = None
+        self._upgrade = False
+        self._handed_over = False
+        self._old: Peer | None = None
+        self._old_report: EdgeReport | None = None
+        self._waiting_to_be_ready = predecessor is not None
+        self._heir_of_nothing = predecessor is None
+        if predecessor is not None:
+            types = Handover | EdgeReport | RequestRecords | Stop
+            self._old = self._peers.add(Peer(predecessor, types, self._heard_old, self._lost_old))
+        self._bell, self._ring = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ring.setblocking(False)
+        signal.set_wakeup_fd(self._ring.fileno(), warn_on_full_buffer=False)
+        self._peers.watch(self._bell, self._signalled)
+        if predecessor is None:
+            self._open_control()
 
     # -- the loop ----------------------------------------------------------------------------------
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR2):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides
         while True:
             now = time.monotonic()
-            self._spawn_due(now)
-            if self._stop_at is not None and (now >= self._stop_at or not any(s.process for s in self._slots)):
+            if self._heir_of_nothing:
+                self._crew.start_due(now)
+            if self._waiting_to_be_ready and self._heir_of_nothing and self._crew.have_all(self._snapshot_version):
+                self._be_ready()
+            if self._stop_at is not None and (now >= self._stop_at or not (self._crew.alive() or self._old)):
                 return self._finish()
+            if self._give_up_at is not None and now >= self._give_up_at:
+                self._give_up("it was not ready in time")
             if self._changed or now - self._reported >= REPORT_SECONDS:
                 self._report(now)
-            for key, events in self._selector.select(self._patience(now)):
-                try:
-                    key.data(key.fileobj, events)
-                except OSError as error:
-                    note(f"{error}")
+            self._peers.turn(self._patience(now))
 
     def _patience(self, now: float) -> float:
-        moments = [self._reported + REPORT_SECONDS]
-        moments += [slot.start_at for slot in self._slots if slot.start_at is not None]
-        if self._stop_at is not None:
-            moments.append(self._stop_at)
+        moments = [self._reported + REPORT_SECONDS, *self._crew.next_start()]
+        moments += [moment for moment in (self._stop_at, self._give_up_at) if moment is not None]
         return max(0.0, min(moments) - now)
 
-    def _awake(self, *_: object) -> None:
+    def _signalled(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            received = self._wake.recv(4096)
-            if bytes([signal.SIGTERM]) in received:
-                self.stop(10.0)
-        self._bury()
+            received = self._bell.recv(4096)
+            if signal.SIGTERM in received:
+                self.stop(STOP_SECONDS)
+            if signal.SIGUSR2 in received:
+                self._begin_upgrade(Upgrade())
+        self._crew.bury(time.monotonic())
+        if self._successor_process is not None and self._successor_process.poll() is not None:
+            if not self._handed_over:
+                self._give_up(f"it ended ({self._successor_process.returncode})")
+            self._successor_process = None
 
-    # -- workers -----------------------------------------------------------------------------------
-
-    def _spawn_due(self, now: float) -> None:
-        for slot in self._slots:
-            if slot.start_at is not None and now >= slot.start_at and self._stop_at is None:
-                self._spawn(slot, now)
-
-    def _spawn(self, slot: WorkerSlot, now: float) -> None:
-        ours, theirs = socket.socketpair()
-        descriptors = [listener.sock.fileno() for listener in self._listeners]
-        command = [
-            *(sys.executable, "-m", "ndactors", "--role=edge-worker", f"--state-dir={self._folder.parent}"),
-            *(f"--listen-fd={descriptor}" for descriptor in descriptors),
-            *(f"--link-fd={theirs.fileno()}", f"--index={slot.index}", f"--shared-fd={self._shared}"),
-        ]
-        slot.start_at = None
-        slot.began = now
-        try:
-            slot.process = subprocess.Popen(
-                command,
-                pass_fds=(*descriptors, theirs.fileno(), self._shared),
-                stdin=subprocess.DEVNULL,
-                env=child_environment(),
-            )
-        except OSError as error:
-            note(f"no worker could be started: {error}")
-            ours.close()
-            self._start_later(slot, now)
-            return
-        finally:
-            theirs.close()
-        slot.peer = Peer(ours, WorkerReport | RequestRecords)
-        self._selector.register(ours, selectors.EVENT_READ, lambda *_: self._hear_worker(slot))
-        if self._snapshot:
-            self._send(slot.peer, self._snapshot)
+    def _has_changed(self) -> None:
         self._changed = True
-
-    def _bury(self) -> None:
-        """See which workers ended; what they counted stays counted."""
-        for slot in self._slots:
-            if slot.process is None or slot.process.poll() is None:
-                continue
-            code, now = slot.process.returncode, time.monotonic()
-            self._hear_worker(slot)  # its last words, if they arrived
-            slot.process = None
-            self._forget(slot.peer)
-            slot.peer = None
-            if slot.report is not None:
-                self._buried = added(self._buried, slot.report.services, gauges=False)
-                for name, count in slot.report.errors.items():
-                    self._buried_errors[name] = self._buried_errors.get(name, 0) + count
-                self._buried_faults += slot.report.faults
-                slot.report = None
-            self._changed = True
-            if self._stop_at is None:
-                self._restarts += 1
-                note(f"worker {slot.index} ended ({code}); starting another")
-                grown = now - slot.began > YOUNG_SECONDS
-                slot.wait = RESPAWN_SECONDS if grown else min(slot.wait * 2, RESPAWN_LONGEST)
-                self._start_later(slot, now)
-
-    def _start_later(self, slot: WorkerSlot, now: float) -> None:
-        slot.start_at = now + (0.0 if slot.wait == RESPAWN_SECONDS else slot.wait)
-
-    def _hear_worker(self, slot: WorkerSlot) -> None:
-        if slot.peer is None:
-            return
-        for message in self._receive(slot.peer):
-            if isinstance(message, RequestRecords):
-                if self._daemon is not None:
-                    self._send(self._daemon, encode(message))
-                continue
-            assert isinstance(message, WorkerReport)
-            before = slot.report
-            slot.report = message
-            if message.last_fault:
-                self._last_fault = message.last_fault
-            if (
-                before is None
-                or before.state.snapshot_version != message.state.snapshot_version
-                or _busy(before) != _busy(message)
-            ):
-                self._changed = True
 
     # -- the daemon --------------------------------------------------------------------------------
 
-    def _meet(self, *_: object) -> None:
+    def _open_control(self) -> None:
+        self._control = listen_unix(self._folder / "edge.sock")
+        self._control.setblocking(False)
+        self._peers.watch(self._control, self._meet)
+
+    def _meet(self) -> None:
+        assert self._control is not None
         sock, _address = self._control.accept()
-        peer = Peer(sock, Hello | RoutingSnapshot | Stop)
-        self._guests[sock.fileno()] = peer
-        self._selector.register(sock, selectors.EVENT_READ, lambda *_: self._hear_daemon(peer))
+        self._peers.add(Peer(sock, FromDaemon, self._heard_daemon, self._lost_daemon))
 
-    def _hear_daemon(self, peer: Peer) -> None:
-        for message in self._receive(peer):
-            if isinstance(message, Hello):
-                self._welcome_daemon(peer, message)
-            elif peer is not self._daemon:
-                self._forget(peer)
-                return
-            elif isinstance(message, RoutingSnapshot):
-                self._take_snapshot(message)
-            elif isinstance(message, Stop):
-                self.stop(message.deadline_seconds)
+    def _lost_daemon(self, peer: Peer) -> None:
+        if peer is self._daemon:
+            self._daemon = None
 
-    def _welcome_daemon(self, peer: Peer, hello: Hello) -> None:
+    def _heard_daemon(self, peer: Peer, message: object) -> None:
+        if isinstance(message, Hello):
+            self._welcome(peer, message)
+        elif peer is not self._daemon:
+            self._peers.forget(peer)
+        elif isinstance(message, RoutingSnapshot):
+            self._take_snapshot(message)
+        elif isinstance(message, Stop):
+            self.stop(message.deadline_seconds)
+        elif isinstance(message, RecordsStored | SendRecords):
+            self._tell_all(message)
+        elif isinstance(message, Upgrade):
+            self._begin_upgrade(message)
+
+    def _welcome(self, peer: Peer, hello: Hello) -> None:
         reason = ""
         if hello.protocol != PROTOCOL:
             reason = f"this edge speaks protocol {PROTOCOL}, not {hello.protocol}"
         elif hello.epoch < self._epoch:
             reason = f"a newer daemon (epoch {self._epoch}) steers this edge; {hello.epoch} is too old"
         if reason:
-            self._send(peer, encode(Refused(reason=reason)))
-            self._forget(peer)
+            self._peers.send(peer, Refused(reason=reason))
+            self._peers.forget(peer)
             return
         if hello.epoch > self._epoch:
             # versions count within an epoch: what the next daemon sends first is news
             self._snapshot_version = -1
         self._epoch = hello.epoch
-        if self._daemon is not None and self._daemon is not peer:
-            self._forget(self._daemon)
-        self._daemon = peer
+        before, self._daemon = self._daemon, peer
+        if before is not None and before is not peer:
+            self._peers.forget(before)
         own = Hello(
             protocol=PROTOCOL,
             epoch=self._epoch,
@@ -256,138 +190,194 @@ class Master:
             pid=os.getpid(),
             role="edge",
             listen=self._listen,
+            workers=self._workers,
         )
-        self._send(peer, encode(own))
+        self._peers.send(peer, own)
+        self._tell_all(SendRecords())
         self._changed = True
 
     def _take_snapshot(self, snapshot: RoutingSnapshot) -> None:
-        if snapshot.epoch < self._epoch or snapshot.version <= self._snapshot_version:
+        if snapshot.epoch < self._epoch or (
+            snapshot.epoch == self._epoch and snapshot.version <= self._snapshot_version
+        ):
             return
+        self._epoch = snapshot.epoch
         self._snapshot_version = snapshot.version
-        self._snapshot = encode(snapshot)
-        for slot in self._slots:
-            if slot.peer is not None:
-                self._send(slot.peer, self._snapshot)
+        self._drain_seconds = snapshot.drain_seconds
+        self._crew.snapshot = encode(snapshot)
+        self._tell_all(self._crew.snapshot)
+
+    def _tell_all(self, message: RecordsStored | SendRecords | bytes) -> None:
+        """Our workers, and those that still drain under the master before us."""
+        self._crew.tell(message)
+        if self._old is not None:
+            self._peers.send(self._old, message)
+
+    def _pass_on_records(self, records: RequestRecords) -> None:
+        if self._daemon is not None:
+            self._peers.send(self._daemon, records)
 
     def _report(self, now: float) -> None:
         self._changed = False
         self._reported = now
         if self._daemon is None:
             return
-        totals, errors, faults = dict(self._buried), dict(self._buried_errors), self._buried_faults
-        states: list[WorkerState] = []
-        for slot in self._slots:
-            if slot.report is None or slot.process is None:
-                continue
-            totals = added(totals, slot.report.services, gauges=True)
-            for name, count in slot.report.errors.items():
-                errors[name] = errors.get(name, 0) + count
-            faults += slot.report.faults
-            states.append(slot.report.state)
+        total = Sum()
+        self._crew.add_to(total)
+        if self._old_report is not None:
+            total.add_edge(self._old_report)
         report = EdgeReport(
             epoch=self._epoch,
             master_pid=os.getpid(),
             http=tuple(listener.name for listener in self._listeners),
-            workers=tuple(states),
-            services=totals,
-            errors=errors,
-            faults=faults,
-            last_fault=self._last_fault,
-            restarts=self._restarts,
+            workers=tuple(total.workers),
+            services=total.services,
+            errors=total.errors,
+            faults=total.faults,
+            last_fault=total.last_fault,
+            restarts=total.restarts,
+            dropped=total.dropped,
+            version=__version__,
+            notes=tuple(sorted(total.notes)),
         )
-        self._send(self._daemon, encode(report))
+        self._peers.send(self._daemon, report)
 
-    # -- sockets -----------------------------------------------------------------------------------
+    # -- handing over: the master before -----------------------------------------------------------
 
-    def _receive(self, peer: Peer) -> list[object]:
-        """What came; a peer that ended or sent what is no frame is forgotten."""
-        messages: list[object] = []
-        while True:
-            try:
-                data = peer.sock.recv(1 << 18)
-            except (BlockingIOError, InterruptedError):
-                return messages
-            except OSError:
-                data = b""
-            if not data:
-                self._forget(peer)
-                return messages
-            try:
-                messages += peer.reader.feed(data)
-            except LinkError as error:
-                note(f"a peer is closed: {error}")
-                self._forget(peer)
-                return messages
-
-    def _send(self, peer: Peer, frame: bytes) -> None:
-        if not peer.out.push(frame):
-            note("a peer is so slow that a message to it was dropped")
-        self._flush(peer)
-
-    def _flush(self, peer: Peer) -> None:
-        try:
-            done = peer.out.flush(peer.sock)
-        except OSError:
-            return  # its reader hears of it
-        with contextlib.suppress(KeyError, ValueError):  # forgotten meanwhile
-            key = self._selector.get_key(peer.sock)
-            events = selectors.EVENT_READ if done else selectors.EVENT_READ | selectors.EVENT_WRITE
-            if key.events != events:
-                reader = key.data
-
-                def both(sock: object, happened: int) -> None:
-                    if happened & selectors.EVENT_WRITE:
-                        self._flush(peer)
-                    if happened & selectors.EVENT_READ:
-                        reader(sock, happened)
-
-                self._selector.modify(peer.sock, events, reader if done else both)
-
-    def _forget(self, peer: Peer | None) -> None:
-        if peer is None or peer.sock.fileno() < 0:
+    def _begin_upgrade(self, wanted: Upgrade) -> None:
+        if self._successor is not None or self._stop_at is not None or self._waiting_to_be_ready:
+            note("an upgrade is under way already")
             return
-        self._guests.pop(peer.sock.fileno(), None)
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(peer.sock)
-        peer.sock.close()
-        if peer is self._daemon:
-            self._daemon = None
+        ours, theirs = socket.socketpair()
+        descriptors = [listener.sock.fileno() for listener in self._listeners]
+        program = wanted.program or (sys.executable, "-m", "ndactors")
+        workers = self._workers if wanted.workers is None else wanted.workers
+        command = [
+            *(*program, "--role=edge", f"--state-dir={self._folder.parent}"),
+            *(f"--http={self._listen if wanted.listen is None else wanted.listen}", f"--workers={workers}"),
+            *(f"--listen-fd={descriptor}" for descriptor in descriptors),
+            *(f"--inherited-for={self._listen}", f"--shared-fd={self._memory}"),
+            *(f"--first-place={self._next_place}", f"--predecessor-fd={theirs.fileno()}"),
+        ]
+        try:
+            self._successor_process = subprocess.Popen(
+                command,
+                pass_fds=(*descriptors, self._memory, theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                env={**child_environment(), **wanted.environment},
+                start_new_session=True,
+            )
+        except OSError as error:
+            note(f"no successor could be started: {error}")
+            ours.close()
+            return
+        finally:
+            theirs.close()
+        types = Ready | RoutingSnapshot | RecordsStored | SendRecords | Stop
+        self._successor = self._peers.add(Peer(ours, types, self._heard_successor, self._lost_successor))
+        self._give_up_at = time.monotonic() + UPGRADE_SECONDS
+        handover = Handover(
+            epoch=self._epoch,
+            version=self._snapshot_version,
+            drain_seconds=self._drain_seconds,
+            snapshot=self._crew.snapshot,
+        )
+        self._peers.send(self._successor, handover)
+        note(f"upgrade: process {self._successor_process.pid} is to take over")
+
+    def _heard_successor(self, peer: Peer, message: object) -> None:
+        if isinstance(message, Ready):
+            self._hand_over(peer)
+        else:
+            self._heard_daemon(peer, message)
+
+    def _hand_over(self, peer: Peer) -> None:
+        """It accepts: from now on it is to us what the daemon was."""
+        note("upgrade: the successor accepts; draining")
+        self._handed_over = True
+        self._give_up_at = None
+        if self._control is not None:
+            self._peers.unwatch(self._control)
+            self._control.close()
+            self._control = None  # its path belongs to the successor
+        before, self._daemon = self._daemon, peer
+        self._peers.forget(before)
+        self.stop(self._drain_seconds, handover=True)
+
+    def _lost_successor(self, peer: Peer) -> None:
+        self._successor = None
+        if self._handed_over:
+            self._lost_daemon(peer)
+        elif self._give_up_at is not None:
+            self._give_up("it closed the link")
+
+    def _give_up(self, why: str) -> None:
+        note(f"upgrade: given up, {why}; this edge goes on")
+        self._give_up_at = None
+        process, peer = self._successor_process, self._successor
+        self._successor = None
+        self._peers.forget(peer)
+        if process is not None and process.poll() is None:
+            process.kill()
+
+    # -- handing over: the successor ---------------------------------------------------------------
+
+    def _heard_old(self, peer: Peer, message: object) -> None:
+        if isinstance(message, Handover):
+            self._epoch, self._snapshot_version = message.epoch, message.version
+            self._drain_seconds = message.drain_seconds
+            self._crew.snapshot = message.snapshot
+            self._heir_of_nothing = True
+        elif isinstance(message, EdgeReport):
+            self._old_report = message
+            self._changed = True
+        elif isinstance(message, RequestRecords):
+            self._pass_on_records(message)
+        elif isinstance(message, Stop):
+            self.stop(message.deadline_seconds)
+
+    def _lost_old(self, peer: Peer) -> None:
+        """It is done; or it died before it was, and then there is nobody but us."""
+        self._old = None
+        self._heir_of_nothing = True
+        if self._old_report is not None:
+            self._crew.buried.add_edge(self._old_report, gauges=False)
+            self._old_report = None
+        self._changed = True
+
+    def _be_ready(self) -> None:
+        self._waiting_to_be_ready = False
+        self._open_control()
+        if self._old is not None:
+            self._peers.send(self._old, Ready())
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float, *, handover: bool = False) -> None:
         """Accept no more; workers finish what they have, within ``seconds``."""
+        if self._old is not None:
+            self._peers.send(self._old, Stop(deadline_seconds=seconds))
         if self._stop_at is not None:
+            # told again, by a successor that is told to stop itself
+            self._stop_at = min(self._stop_at, time.monotonic() + seconds + 1.0)
+            self._crew.tell(Stop(deadline_seconds=seconds))
             return
         # a little more than the workers have, so that their last words arrive
         self._stop_at = time.monotonic() + seconds + 1.0
+        if self._successor is not None and not self._handed_over:
+            self._peers.send(self._successor, Stop(deadline_seconds=seconds))
         for listener in self._listeners:
             listener.sock.close()
-        for slot in self._slots:
-            slot.start_at = None
-            if slot.peer is not None:
-                self._send(slot.peer, encode(Stop(deadline_seconds=seconds)))
+        self._crew.end(Stop(deadline_seconds=seconds, handover=handover))
 
     def _finish(self) -> int:
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.kill()
-                slot.process.wait()
+        self._crew.kill()
+        self._crew.bury(time.monotonic())
         self._report(time.monotonic())
-        with contextlib.suppress(FileNotFoundError):
-            (self._folder / "edge.sock").unlink()
+        if self._control is not None:
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / "edge.sock").unlink()
         return 0
-
-
-def _busy(report: WorkerReport) -> set[tuple[str, str]]:
-    """Who has requests in flight: a change is told at once, because somebody may wait for a container to be idle."""
-    return {(name, backend) for name, totals in report.services.items() for backend in totals.in_flight}
-
-
-def child_environment() -> dict[str, str]:
-    """What a worker needs to start, and nothing that belongs to apps or to the daemon."""
-    wanted = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TZ", "GEVENT_LOOP")
-    return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 def note(words: str) -> None:
@@ -400,12 +390,38 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--http", default="")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--listen-fd", type=int, action="append", default=[])
+    parser.add_argument("--inherited-for", default=None)
+    parser.add_argument("--shared-fd", type=int, default=None)
+    parser.add_argument("--first-place", type=int, default=0)
+    parser.add_argument("--predecessor-fd", type=int, default=None)
     arguments = parser.parse_args(argv)
     folder = arguments.state_dir / "edge"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    given = inherited(arguments.listen_fd or from_systemd(os.environ, os.getpid()))
     try:
-        listeners = open_listeners(arguments.http)
+        if given and arguments.inherited_for in (None, arguments.http):
+            listeners = given
+        else:
+            for listener in given:
+                listener.sock.close()
+            listeners = open_listeners(arguments.http)
     except OSError as error:
         note(f"cannot listen on {arguments.http}: {error.strerror or error}")
         return 1
-    return Master(folder, listeners, max(1, arguments.workers), arguments.http).run()
+    predecessor = None
+    if arguments.predecessor_fd is not None:
+        predecessor = socket.socket(fileno=arguments.predecessor_fd)
+        predecessor.set_inheritable(False)
+    if arguments.shared_fd is not None:
+        os.set_inheritable(arguments.shared_fd, False)
+    master = Master(
+        folder,
+        listeners,
+        max(1, arguments.workers),
+        arguments.http,
+        arguments.shared_fd,
+        arguments.first_place,
+        predecessor,
+    )
+    return master.run()

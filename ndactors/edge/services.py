@@ -123,7 +123,9 @@ class Knowledge:
         self.plans: Memo[Plan] = Memo()
         known = before.services if before is not None else {}
         self.services: dict[str, ServiceState] = {}
-        self.nobody: ServiceState = before.nobody if before is not None else ServiceState("", Service(app="", process=""))
+        self.nobody: ServiceState = (
+            before.nobody if before is not None else ServiceState("", Service(app="", process=""))
+        )
         """Where requests are counted that belong to no service."""
         # containers that left may have requests in flight, which count until they end
         self.leaving: list[tuple[str, BackendState]] = []

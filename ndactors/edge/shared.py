@@ -28,6 +28,11 @@ def create() -> int:
     return descriptor
 
 
+def forget(descriptor: int, index: int) -> None:
+    """The worker at this place is gone."""
+    os.pwrite(descriptor, bytes(8), 8 + 8 * (index % WORKERS))
+
+
 class Shared:
     """``index`` is this worker's place among the counts. Times are ``CLOCK_MONOTONIC``, the same for every process of
     one boot."""
@@ -48,10 +53,6 @@ class Shared:
         """Say how many this worker has; the others' sum."""
         self._counts[self._index] = connections
         return sum(self._counts) - connections
-
-    def forget(self, index: int) -> None:
-        """A worker is gone."""
-        self._counts[index % WORKERS] = 0
 
     # -- limits ------------------------------------------------------------------------------------
 

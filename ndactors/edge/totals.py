@@ -6,13 +6,58 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from ..messages.edge import Histogram, ServiceTotals
+from ..messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerReport, WorkerState
+
+
+class Sum:
+    """Counters of any number of workers, the dead and those of an older master included."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, ServiceTotals] = {}
+        self.errors: dict[str, int] = {}
+        self.workers: list[WorkerState] = []
+        self.faults = 0
+        self.last_fault = ""
+        self.restarts = 0
+        self.dropped = 0
+        self.notes: set[str] = set()
+
+    def add_worker(self, report: WorkerReport, *, gauges: bool = True) -> None:
+        """``gauges`` False leaves out what only the living have: requests in flight and held, and themselves."""
+        self.services = added(self.services, report.services, gauges=gauges)
+        self.errors = _counts(self.errors, report.errors)
+        self.faults += report.faults
+        self.last_fault = report.last_fault or self.last_fault
+        self.dropped += report.dropped
+        if gauges:
+            self.workers.append(report.state)
+            self.notes |= set(report.notes)
+
+    def add_edge(self, report: EdgeReport, *, gauges: bool = True) -> None:
+        """Of another master's workers."""
+        self.services = added(self.services, report.services, gauges=gauges)
+        self.errors = _counts(self.errors, report.errors)
+        self.faults += report.faults
+        self.last_fault = report.last_fault or self.last_fault
+        self.restarts += report.restarts
+        self.dropped += report.dropped
+        if gauges:
+            self.workers += report.workers
+
+    def add(self, other: Sum) -> None:
+        """Those of the dead."""
+        self.services = added(self.services, other.services, gauges=False)
+        self.errors = _counts(self.errors, other.errors)
+        self.faults += other.faults
+        self.last_fault = other.last_fault or self.last_fault
+        self.restarts += other.restarts
+        self.dropped += other.dropped
 
 
 def added(
     left: Mapping[str, ServiceTotals], right: Mapping[str, ServiceTotals], *, gauges: bool
 ) -> dict[str, ServiceTotals]:
-    """Service by service. ``gauges`` False leaves out what only the living have: requests in flight and held."""
+    """Service by service."""
     total = dict(left)
     for name, more in right.items():
         if not gauges:
@@ -34,6 +79,8 @@ def _sum(a: ServiceTotals, b: ServiceTotals) -> ServiceTotals:
         bytes_out=a.bytes_out + b.bytes_out,
         retries=_counts(a.retries, b.retries),
         rate_limited=a.rate_limited + b.rate_limited,
+        throttled=a.throttled + b.throttled,
+        suspected=a.suspected + b.suspected,
         in_flight=_counts(a.in_flight, b.in_flight),
         held=a.held + b.held,
     )

@@ -17,6 +17,7 @@ from .queries import (
     GetHost,
     GetReadiness,
 )
+from .records import GetRequests, RequestPage
 
 
 class WebSettings(Value, frozen=True, kw_only=True):
@@ -43,11 +44,12 @@ Askable = (
     | GetEvents
     | GetHost
     | GetReadiness
+    | GetRequests
     | GetWebSettings
 )
 """All that may be asked from outside the daemon."""
 
-ANSWERS = {**REPLIES, GetWebSettings: WebSettings, RestartActor: None}
+ANSWERS = {**REPLIES, GetRequests: RequestPage, GetWebSettings: WebSettings, RestartActor: None}
 
 
 class Ask(Message, frozen=True, kw_only=True):

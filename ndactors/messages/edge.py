@@ -8,7 +8,7 @@ from msgspec import field
 from ..core.model import Capture, EdgeLimits, Rate
 from .base import Message, Value
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -22,6 +22,8 @@ class Hello(Message, frozen=True, kw_only=True):
     role: str
     listen: str = ""
     """From the edge: the address it was told to listen on, as written."""
+    workers: int = 0
+    """From the edge: how many it keeps running."""
 
 
 class Refused(Message, frozen=True, kw_only=True):
@@ -106,18 +108,19 @@ class Upgrade(Message, frozen=True, kw_only=True):
     may change on the way; None leaves them."""
 
     program: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     listen: str | None = None
     workers: int | None = None
 
 
 class Handover(Message, frozen=True, kw_only=True):
-    """From a master to its successor, with the listening sockets at hand: what it needs to go on."""
+    """From a master to its successor, which has the listening sockets already: what else it needs to go on."""
 
     epoch: int
+    version: int
+    drain_seconds: float
     snapshot: bytes
     """The newest, as it came; empty: none yet."""
-    sockets: tuple[str, ...] = ()
-    """The addresses really bound, one for each socket that was passed on, in order."""
 
 
 class Ready(Message, frozen=True, kw_only=True):
@@ -130,6 +133,9 @@ class RequestRecords(Message, frozen=True, kw_only=True):
 
     worker: str
     sequence: int
+    previous: int = 0
+    """The batch before this one that is not known to be stored; 0: there is none. Whoever has not seen that one must
+    not take this one: it will come again, behind the other."""
     count: int
     batch: bytes
 

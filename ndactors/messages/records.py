@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from .base import Value
+from .base import Message, Value
 
 
 class RequestHead(Value, frozen=True, kw_only=True):
@@ -56,3 +56,54 @@ class Batch(Value, frozen=True, kw_only=True):
     heads: list[RequestHead]
     answers: list[AnswerHead]
     rows: list[Row]
+
+
+class RequestRecord(Value, frozen=True, kw_only=True):
+    """One request as the API shows it. Times in milliseconds; ``ts`` is when its first byte came."""
+
+    ts: str
+    id: str
+    app: str
+    process: str
+    container: str
+    ip: str
+    method: str
+    host: str
+    path: str
+    status: int
+    duration_ms: float
+    upstream_ms: float
+    bytes_in: int
+    bytes_out: int
+    protocol: str
+    user_agent: str
+    request_headers: dict[str, str]
+    response_headers: dict[str, str]
+    retries: int
+    country: str | None = None
+    query: str | None = None
+    referer: str | None = None
+    body: str | None = None
+    error: str | None = None
+
+
+class GetRequests(Message, frozen=True, kw_only=True):
+    """Answers ``RequestPage``, newest first. ``path`` is a prefix with a ``*`` at its end, else the whole path;
+    ``status`` a code (``404``) or a class (``5xx``); ``since`` in seconds since 1970; ``before`` a cursor."""
+
+    app: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: str | None = None
+    ip: str | None = None
+    country: str | None = None
+    id: str | None = None
+    min_ms: float | None = None
+    since: float | None = None
+    before: int | None = None
+    limit: int = 100
+
+
+class RequestPage(Value, frozen=True, kw_only=True):
+    items: tuple[RequestRecord, ...]
+    next: int | None = None

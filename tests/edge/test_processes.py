@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from ndactors.messages.edge import PROTOCOL, Backend, EdgeReport, Hello, Refused, RequestRecords, Route, RoutingSnapshot, Service, Stop
+from ndactors.messages.edge import (
+    PROTOCOL,
+    Backend,
+    EdgeReport,
+    Hello,
+    Refused,
+    RequestRecords,
+    Route,
+    RoutingSnapshot,
+    Service,
+    Stop,
+)
 from ndactors.runtime.link import FrameReader, connect_unix, encode
 
 MEGABYTES = int(os.environ.get("NEXTDEPLOY_TEST_BODY_MB", "256"))

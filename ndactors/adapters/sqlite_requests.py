@@ -1,0 +1,223 @@
+"""Request records in SQLite (WAL, one writer): every batch in one transaction with its worker's sequence, so that none
+is counted twice. A damaged database is set aside and a new one begun."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..core.model import Retain
+from ..messages.edge import RequestRecords
+from ..messages.records import AnswerHead, Batch, GetRequests, RequestHead, RequestPage, RequestRecord
+from .sqlite_file import SqliteFile
+
+PRUNE_EVERY = 200
+"""Batches between two looks at age and size."""
+PRUNE_SHARE = 0.1
+"""So much of the oldest goes when there is too much."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS heads (
+  id INTEGER PRIMARY KEY, app TEXT NOT NULL, process TEXT NOT NULL, method TEXT NOT NULL, host TEXT NOT NULL,
+  path TEXT NOT NULL, head BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY, answer BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+  seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, duration INTEGER NOT NULL, upstream INTEGER NOT NULL,
+  head INTEGER NOT NULL, answer INTEGER, status INTEGER NOT NULL, bytes_in INTEGER NOT NULL,
+  bytes_out INTEGER NOT NULL, id TEXT NOT NULL, address TEXT NOT NULL, country TEXT NOT NULL,
+  container TEXT NOT NULL, retries INTEGER NOT NULL, error TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS writers (
+  worker TEXT PRIMARY KEY, sequence INTEGER NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
+"""
+_INSERT = (
+    "INSERT INTO requests (at, duration, upstream, head, answer, status, bytes_in, bytes_out, id, address, country,"
+    " container, retries, error, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_SELECT = (
+    "SELECT r.seq, r.at, r.duration, r.upstream, r.status, r.bytes_in, r.bytes_out, r.id, r.address, r.country,"
+    " r.container, r.retries, r.error, r.body, h.head, a.answer FROM requests r JOIN heads h ON h.id = r.head"
+    " LEFT JOIN answers a ON a.id = r.answer"
+)
+WRITER_DAYS = 30
+
+
+class SqliteRequests:
+    """``ndactors.ports.RecordStore``. ``apply`` runs a call off the event loop; ``retain`` tells how much may stay."""
+
+    def __init__(
+        self,
+        path: Path,
+        report: Callable[[str, str], None],
+        apply: Callable[[Callable[[], Any]], Any],
+        retain: Callable[[], Retain],
+    ) -> None:
+        self._file = SqliteFile(path, _SCHEMA, report, apply, durable=False)
+        self._retain = retain
+        self._decode = msgspec.msgpack.Decoder(Batch).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._appended = 0
+
+    def append(self, batches: Sequence[RequestRecords]) -> None:
+        """Durable when it returns. What was there already is not stored twice; a batch that nobody can read is
+        passed over."""
+        self._file.call(lambda database: self._append(database, batches))
+
+    def _append(self, database: Any, batches: Sequence[RequestRecords]) -> None:
+        now = int(time.time())
+        with database:
+            for records in batches:
+                known = database.execute("SELECT sequence FROM writers WHERE worker = ?", (records.worker,)).fetchone()
+                if known is not None and records.sequence <= known[0]:
+                    continue
+                database.execute(
+                    "INSERT INTO writers VALUES (?, ?, ?) ON CONFLICT (worker) DO UPDATE SET"
+                    " sequence = excluded.sequence, seen = excluded.seen",
+                    (records.worker, records.sequence, now),
+                )
+                try:
+                    batch = self._decode(records.batch)
+                except (msgspec.DecodeError, msgspec.ValidationError):
+                    continue
+                self._insert(database, batch)
+            self._appended += len(batches)
+            if self._appended >= PRUNE_EVERY:
+                self._appended = 0
+                self._prune(database, now)
+
+    def _insert(self, database: Any, batch: Batch) -> None:
+        first = _next(database, "heads")
+        database.executemany(
+            "INSERT INTO heads VALUES (?,?,?,?,?,?,?)",
+            [
+                (first + place, head.app, head.process, head.method, head.host, head.path, self._encode(head))
+                for place, head in enumerate(batch.heads)
+            ],
+        )
+        second = _next(database, "answers")
+        database.executemany(
+            "INSERT INTO answers VALUES (?,?)",
+            [(second + place, self._encode(answer)) for place, answer in enumerate(batch.answers)],
+        )
+        base = int(batch.base * 1e6)
+        database.executemany(
+            _INSERT,
+            [
+                (
+                    *(base + row.at, row.duration, row.upstream, first + row.head),
+                    *(second + row.answer if row.answer >= 0 else None, row.status, row.bytes_in, row.bytes_out),
+                    *(row.id, row.address, row.country, row.container, row.retries, row.error, row.body),
+                )
+                for row in batch.rows
+            ],
+        )
+
+    def _prune(self, database: Any, now: int) -> None:
+        retain = self._retain()
+        last: int = database.execute(
+            "SELECT coalesce(max(seq), 0) FROM requests WHERE at < ?", (int((now - retain.days * 86_400) * 1e6),)
+        ).fetchone()[0]
+        size, free, page = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
+        if (size - free) * page > retain.bytes:
+            low, high = database.execute("SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM requests").fetchone()
+            last = max(last, int(low + (high - low) * PRUNE_SHARE))
+        if last:
+            database.execute("DELETE FROM requests WHERE seq <= ?", (last,))
+            for table, column in (("heads", "head"), ("answers", "answer")):
+                database.execute(f"DELETE FROM {table} WHERE id < (SELECT coalesce(min({column}), 0) FROM requests)")
+        database.execute("DELETE FROM writers WHERE seen < ?", (now - WRITER_DAYS * 86_400,))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def page(self, query: GetRequests) -> RequestPage:
+        conditions, values = _conditions(query)
+        limit = max(1, min(query.limit, 10_000))
+        sql = f"{_SELECT} WHERE {' AND '.join(conditions) or '1'} ORDER BY r.seq DESC LIMIT ?"
+        rows = self._file.call(lambda database: database.execute(sql, (*values, limit + 1)).fetchall())
+        items = tuple(_record(row) for row in rows[:limit])
+        return RequestPage(items=items, next=rows[limit - 1][0] if len(rows) > limit else None)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+_SIZES = ("page_count", "freelist_count", "page_size")
+
+
+def _next(database: Any, table: str) -> int:
+    return int(database.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
+
+
+def _conditions(query: GetRequests) -> tuple[list[str], list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+
+    def add(condition: str, *what: Any) -> None:
+        conditions.append(condition)
+        values.extend(what)
+
+    for column, value in (("h.app", query.app), ("h.method", query.method), ("r.id", query.id)):
+        if value is not None:
+            add(f"{column} = ?", value)
+    for column, value in (("r.address", query.ip), ("r.country", query.country)):
+        if value is not None:
+            add(f"{column} = ?", value)
+    if query.path is not None and query.path.endswith("*"):
+        add("substr(h.path, 1, ?) = ?", len(query.path) - 1, query.path[:-1])
+    elif query.path is not None:
+        add("h.path = ?", query.path)
+    if query.status is not None and query.status.endswith("xx"):
+        add("r.status / 100 = ?", int(query.status[:-2]))
+    elif query.status is not None:
+        add("r.status = ?", int(query.status))
+    if query.min_ms is not None:
+        add("r.duration >= ?", int(query.min_ms * 1000))
+    if query.since is not None:
+        add("r.at >= ?", int(query.since * 1e6))
+    if query.before is not None:
+        add("r.seq < ?", query.before)
+    return conditions, values
+
+
+def _record(row: tuple[Any, ...]) -> RequestRecord:
+    _, at, duration, upstream, status, into, out, id, address, country, container, retries, error, body = row[:14]
+    head = msgspec.msgpack.decode(row[14], type=RequestHead)
+    answer = msgspec.msgpack.decode(row[15], type=AnswerHead) if row[15] is not None else AnswerHead(status=status)
+    moment = datetime.datetime.fromtimestamp(at / 1e6, datetime.UTC)
+    return RequestRecord(
+        ts=moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        id=id,
+        app=head.app,
+        process=head.process,
+        container=container,
+        ip=address,
+        country=country or None,
+        method=head.method,
+        host=head.host,
+        path=head.path,
+        query=head.query or None,
+        status=status,
+        duration_ms=duration / 1000,
+        upstream_ms=upstream / 1000,
+        bytes_in=into,
+        bytes_out=out,
+        protocol=head.protocol,
+        user_agent=head.user_agent,
+        referer=head.referer or None,
+        request_headers=_joined(head.headers),
+        response_headers=_joined(answer.headers),
+        body=body.decode("utf-8", "backslashreplace") if body else None,
+        retries=retries,
+        error=error or None,
+    )
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in fields:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
