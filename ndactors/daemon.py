@@ -28,6 +28,7 @@ from .adapters.config_file import ConfigFile
 from .adapters.control_socket import ControlServer
 from .adapters.docker_engine import DockerEngine, docker_present
 from .adapters.edge_pool import EdgePool
+from .adapters.error_pages import read_pages
 from .adapters.host_statistics import HostStatistics
 from .adapters.journal import open_journal
 from .adapters.probe import SocketProber
@@ -188,6 +189,7 @@ class Daemon:
             host=HostStatistics(),
             stamp=_now,
             new_pool=self._new_pool,
+            read_pages=lambda path: off_loop(lambda: read_pages(path)),
             rested=self._rested,
             leave_edge=lambda: not self._stopping or bool(self._arguments.leave_edge),
             answers={GetDaemon: self._view, GetWebSettings: lambda: self._web},

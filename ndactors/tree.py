@@ -50,6 +50,7 @@ class World:
     stamp: Callable[[], str]
     record_store: RecordStore
     new_pool: NewPool
+    read_pages: Callable[[str], tuple[dict[str, str], str]]
     leave_edge: Callable[[], bool]
     rested: frozenset[str] = frozenset()
     answers: dict[type, Callable[[], object]]
@@ -91,7 +92,7 @@ def tree(world: World, refs: Refs) -> Child:
                 refs.edge,
                 ProxyActor,
                 *(current, world.epoch, world.snapshot_versions, world.new_pool, world.leave_edge),
-                *(refs.apps, refs.events, refs.records, world.state),
+                *(refs.apps, refs.events, refs.records, world.state, world.read_pages),
                 stop_within=EDGE_STOP_SECONDS,
             ),
             Child(

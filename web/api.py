@@ -23,6 +23,7 @@ from ndactors.messages.queries import (
     GetHost,
     GetReadiness,
     GetTree,
+    SetMaintenance,
 )
 from ndactors.messages.records import GetRequests
 from ndactors.runtime.tree import RestartActor
@@ -130,6 +131,17 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
             if view.name == name:
                 return _json(_app(view))
         raise NotFound(f"There is no app called {name}.")
+
+    @api.post("/api/v1/apps/<name>/maintenance")
+    @guard.needs("operator")
+    def maintenance(name: str) -> Response:
+        body = request.get_json(silent=True)
+        if not isinstance(body, dict) or not isinstance(body.get("on"), bool):
+            raise Invalid('Send {"on": true} or {"on": false}.')
+        refs.edge.ask(SetMaintenance(app=name, on=body["on"]))
+        response = jsonify({"operation": None, "app": name, "maintenance": body["on"]})
+        response.status_code = 202
+        return response
 
     @api.get("/api/v1/containers")
     @guard.needs("viewer")

@@ -61,6 +61,15 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         False,
     ),
     (
+        "post",
+        "/api/v1/apps/{app}/maintenance",
+        'Answer an app\'s requests with 503, or no longer: {"on": true}',
+        [{"name": "app", "in": "path", "required": True, "schema": {"type": "string"}}],
+        {"type": "object"},
+        [404, 422],
+        False,
+    ),
+    (
         "get",
         "/api/v1/containers",
         "Every container",

@@ -412,10 +412,7 @@ class AppActor(Actor):
         service = Service(
             app=self._name,
             backends=tuple(backends),
-            connect_timeout=app.timeouts.connect,
-            response_timeout=app.timeouts.response,
             hold_seconds=exposure.hold_seconds,
-            sticky=app.sticky,
         )
         if service != self._published and self._asked_for is not None:
             self._published = service

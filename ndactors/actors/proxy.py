@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from ..core.exposing import HOLD_SECONDS
-from ..core.model import Settings
+from ..core.model import App, Settings
+from ..errors import NotFound
 from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, TellService
 from ..messages.edge import EdgeReport, RecordsStored, RequestRecords, Route, RoutingSnapshot, Service
-from ..messages.queries import GetEdge
+from ..messages.queries import GetEdge, SetMaintenance
 from ..ports import StateStore
 from ..runtime.actor import Actor
 from ..runtime.ref import Ref
@@ -80,11 +82,16 @@ class Publish: ...
 class PatienceOver: ...
 
 
+class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
+    apps: list[str]
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service]
 
 
 SERVICES = "edge/services"
+MAINTENANCE = "edge/maintenance"
 PATIENCE_SECONDS = 3.0
 """How long after a start the first snapshot waits for apps that have not told yet."""
 
@@ -103,6 +110,7 @@ class ProxyActor(Actor):
         events: Ref,
         records: Ref,
         state: StateStore,
+        read_pages: Callable[[str], tuple[dict[str, str], str]],
     ) -> None:
         self._settings = current()
         self._epoch = epoch
@@ -113,6 +121,9 @@ class ProxyActor(Actor):
         self._events = events
         self._records = records
         self._state = state
+        self._read_pages = read_pages
+        self._pages: dict[str, dict[str, str]] = {}
+        self._maintenance: set[str] = set()
         self._services: dict[str, Service] = {}
         self._known: set[str] = set()
         self._patience_over = False
@@ -126,6 +137,9 @@ class ProxyActor(Actor):
         # what the edge was told last: the truth about an app until its actor tells otherwise
         remembered = self._state.load(SERVICES, Services)
         self._services = dict(remembered.services) if remembered is not None else {}
+        maintained = self._state.load(MAINTENANCE, Maintenance)
+        self._maintenance = set(maintained.apps) if maintained is not None else set()
+        self._load_pages()
         tell = self.ref.tell
         self._pool = self._new_pool(self._settings, tell, self._records.tell, lambda words: tell(EdgeNews(words)))
         self._pool.start()
@@ -164,6 +178,8 @@ class ProxyActor(Actor):
                 reply_to.tell(BackendDrained(key=key, in_time=False))
             case ApplySettings(settings=settings):
                 self._apply(settings)
+            case SetMaintenance(app=app, on=on):
+                self._maintain(app, on=on)
             case EdgeNews(words=words):
                 self._events.tell(RecordEvent(kind="edge.changed", reason=words))
             case RecordsStored():
@@ -179,7 +195,25 @@ class ProxyActor(Actor):
         before, self._settings = self._settings.edge, settings
         if (before.http, before.workers) != (settings.edge.http, settings.edge.workers) and self._pool is not None:
             self._pool.change(settings.edge.http, settings.edge.workers)
+        self._load_pages()
         self._publish_soon()
+
+    def _maintain(self, app: str, *, on: bool) -> None:
+        if app not in self._settings.apps:
+            raise NotFound(f"There is no app called {app}.")
+        if on != (app in self._maintenance):
+            self._maintenance ^= {app}
+            self._state.save(MAINTENANCE, Maintenance(apps=sorted(self._maintenance & self._settings.apps.keys())))
+            self._events.tell(RecordEvent(kind=f"maintenance.{'on' if on else 'off'}", app=app))
+            self._publish_soon()
+
+    def _load_pages(self) -> None:
+        self._pages = {}
+        for app in self._settings.apps.values():
+            if app.http.error_pages:
+                self._pages[app.name], problem = self._read_pages(app.http.error_pages)
+                if problem:
+                    self._events.tell(RecordEvent(kind="config.problem", app=app.name, reason=problem))
 
     # -- snapshots ---------------------------------------------------------------------------------
 
@@ -202,7 +236,12 @@ class ProxyActor(Actor):
             epoch=self._epoch,
             version=self._version,
             routes=routes(settings),
-            services=dict(self._services),
+            services={
+                name: with_rules(
+                    service, settings.apps[name], self._pages.get(name, {}), maintenance=name in self._maintenance
+                )
+                for name, service in self._services.items()
+            },
             trusted_proxies=settings.edge.trusted_proxies,
             limits=settings.edge.limits,
             capture=settings.edge.capture,
@@ -240,6 +279,29 @@ def _drained(report: EdgeReport, drain: Draining) -> bool:
     if any(worker.snapshot_version < drain.version for worker in report.workers):
         return False
     return not any(totals.in_flight.get(drain.backend) for totals in report.services.values())
+
+
+def with_rules(service: Service, app: App, pages: dict[str, str], *, maintenance: bool) -> Service:
+    """What the file says about an app's requests, beside where they may go. It holds at once, whatever is deployed."""
+    check, limit = app.processes["web"].healthcheck, app.rate_limit
+    return replace(
+        service,
+        connect_timeout=app.timeouts.connect,
+        response_timeout=app.timeouts.response,
+        sticky=app.sticky,
+        probe_method="GET" if check.kind == "http" else "HEAD",
+        probe_path=check.path if check.kind == "http" else "/",
+        probe_host=check.host or next((d for d in app.domains if "*" not in d), ""),
+        per_ip=limit.per_ip if limit is not None else None,
+        per_app=limit.per_app if limit is not None else None,
+        burst=limit.burst if limit is not None else 0,
+        maintenance=maintenance,
+        redirects=app.http.redirects,
+        response_headers=app.http.headers,
+        basic_auth=app.http.basic_auth,
+        allow=app.http.allow,
+        error_pages=pages,
+    )
 
 
 def routes(settings: Settings) -> tuple[Route, ...]:

@@ -269,20 +269,26 @@ def _override_value(text: str) -> Any:
 
 
 def _absolute_paths(document: Document, folder: FilePath) -> None:
-    """`./data:/app/data` and a relative `workdir` count from the file's folder."""
+    """`./data:/app/data`, a relative `workdir` and the like count from the file's folder."""
+    _absolute(document.tree.get("geoip"), "database", folder)
     apps = document.tree.get("apps")
     for app in apps.values() if isinstance(apps, dict) else ():
         processes = app.get("processes") if isinstance(app, dict) else None
+        _absolute(app.get("http") if isinstance(app, dict) else None, "error_pages", folder)
         for block in (app, *(processes.values() if isinstance(processes, dict) else ())):
-            workdir = block.get("workdir") if isinstance(block, dict) else None
-            if isinstance(workdir, str) and not workdir.startswith("/"):
-                block["workdir"] = str(folder / workdir)
+            _absolute(block, "workdir", folder)
             volumes = block.get("volumes") if isinstance(block, dict) else None
             if isinstance(volumes, list):
                 block["volumes"] = [
                     str(folder / volume) if isinstance(volume, str) and volume.startswith(("./", "../")) else volume
                     for volume in volumes
                 ]
+
+
+def _absolute(block: Any, key: str, folder: FilePath) -> None:
+    path = block.get(key) if isinstance(block, dict) else None
+    if isinstance(path, str) and path and not path.startswith("/"):
+        block[key] = str(folder / path)
 
 
 _ENV_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*(.*?)\s*")

@@ -12,6 +12,7 @@ from marshmallow import ValidationError
 from ..errors import ConfigurationError, Problem
 from . import model, schema
 from .environments import Document, Path
+from .redirects import compile_redirects
 from .unbuilt import unbuilt_warnings
 
 T = TypeVar("T")
@@ -117,6 +118,7 @@ def _app_rules(app: dict[str, Any]) -> list[tuple[Path, str]]:
         scale = own.get("scale") or {}
         if scale and scale.get("min", 1) > scale.get("max", 5):
             wrong.append(((*at, "scale", "min"), "Must not be greater than `max`."))
+    wrong += _http_rules(app.get("http") or {})
     stateful = bool(app.get("volumes")) and not app.get("domains")
     if stateful:
         if (app.get("replicas") or 1) > 1:
@@ -134,6 +136,31 @@ def _app_rules(app: dict[str, Any]) -> list[tuple[Path, str]]:
     for index, path in enumerate((app.get("mirror") or {}).get("sync") or []):
         if path.rstrip("/") in targets:
             wrong.append((("mirror", "sync", index), f"`{path}` is shared through `volumes`: it cannot be synced too."))
+    return wrong
+
+
+_FRAMING = frozenset(
+    ("connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id")
+)
+
+
+def _http_rules(http: dict[str, Any]) -> list[tuple[Path, str]]:
+    wrong: list[tuple[Path, str]] = []
+    for source, target in (http.get("redirects") or {}).items():
+        try:
+            compile_redirects({source: target})
+        except ValueError as error:
+            wrong.append((("http", "redirects", source), f"{error}."))
+    for name, value in (http.get("headers") or {}).items():
+        if name.lower() in _FRAMING:
+            wrong.append((("http", "headers", name), "This field belongs to the edge."))
+        elif not value.isprintable() or not value.isascii():
+            wrong.append((("http", "headers", name), "Must be printable ASCII."))
+    for user, hash in (http.get("basic_auth") or {}).items():
+        if ":" in user or not hash.startswith("$argon2"):
+            wrong.append(
+                (("http", "basic_auth", user), "Must be a user without a colon, and a hash that starts with $argon2.")
+            )
     return wrong
 
 

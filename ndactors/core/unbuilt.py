@@ -7,7 +7,6 @@ from .environments import Document, Path
 
 UNBUILT: dict[str, str] = {
     "server": "remote deploys",
-    "geoip": "countries by address",
     "admin.domain": "the API at a domain",
     "admin.allowed_origins": "live updates to other origins",
     "registries": "pulling images",
@@ -17,8 +16,6 @@ UNBUILT: dict[str, str] = {
     "apps.*.scale": "autoscaling",
     "apps.*.mirror": "failover to a mirror",
     "apps.*.sticky": "cookie affinity",
-    "apps.*.rate_limit": "rate limits",
-    "apps.*.http": "redirects, headers and access rules",
     "apps.*.backup": "backups",
     "apps.*.deploy.keep": "old images",
     "apps.*.deploy.skew": "skew protection",
@@ -28,10 +25,9 @@ UNBUILT: dict[str, str] = {
     "apps.*.processes.*.schedule": "schedules",
     "apps.*.processes.*.timeout": "schedules",
     "edge.https": "HTTPS",
-    "edge.capture": "request records",
     "logs.retain": "the log store",
     "logs.archive": "the log archive",
-    "requests": "request records",
+    "requests.export": "a central dashboard",
     "monitoring.thresholds": "alerts",
     "monitoring.anomaly": "alerts",
     "monitoring.alert": "alerts",

@@ -30,9 +30,12 @@ CHECKS_WAITING = 256
 """More sign-ins than this at once are turned away: each costs a password hash."""
 
 
-def response_fields(settings: Service) -> bytes:
-    """The configured fields of every answer of an app."""
-    return b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in settings.response_headers.items())
+def response_fields(settings: Service) -> dict[bytes, bytes]:
+    """The configured fields of every answer of an app, by name in lower case. They take the place of the app's own."""
+    return {
+        name.lower().encode("latin-1"): f"{name}: {value}\r\n".encode("latin-1")
+        for name, value in settings.response_headers.items()
+    }
 
 
 class Gate:

@@ -75,11 +75,14 @@ class Reply:
 
     __slots__ = ("head", "response", "status", "trace", "whole")
 
-    def __init__(self, response: http1.Response, extra: bytes) -> None:
+    def __init__(self, response: http1.Response, own: dict[bytes, bytes]) -> None:
+        if own:
+            kept = [field for field in response.fields if field.partition(b":")[0].lower() not in own]
+            response.fields = [*kept, *own.values()]
         self.response = response
         self.status = response.status
         line = b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
-        self.head = b"".join((line, *response.fields, extra, b"X-Request-Id: "))
+        self.head = b"".join((line, *response.fields, b"X-Request-Id: "))
         self.whole = response.length if response.body in (http1.NONE, http1.LENGTH) and response.keep_alive else -1
         """How long its body is, if the connection can be used again behind it; else -1."""
         self.trace: bytes | None = None

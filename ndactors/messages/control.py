@@ -16,6 +16,7 @@ from .queries import (
     GetEvents,
     GetHost,
     GetReadiness,
+    SetMaintenance,
 )
 from .records import GetRequests, RequestPage
 
@@ -46,10 +47,11 @@ Askable = (
     | GetReadiness
     | GetRequests
     | GetWebSettings
+    | SetMaintenance
 )
 """All that may be asked from outside the daemon."""
 
-ANSWERS = {**REPLIES, GetRequests: RequestPage, GetWebSettings: WebSettings, RestartActor: None}
+ANSWERS = {**REPLIES, GetRequests: RequestPage, GetWebSettings: WebSettings, RestartActor: None, SetMaintenance: None}
 
 
 class Ask(Message, frozen=True, kw_only=True):

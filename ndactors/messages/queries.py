@@ -168,6 +168,13 @@ class GetDaemon(Message, frozen=True, kw_only=True):
     """Answers ``DaemonView``."""
 
 
+class SetMaintenance(Message, frozen=True, kw_only=True):
+    """Requests of ``app`` are answered with 503 at the edge, or no longer. Durable. Answers None."""
+
+    app: str
+    on: bool
+
+
 class GetEdge(Message, frozen=True, kw_only=True):
     """Answers the last ``EdgeReport``, or None while no edge ever answered."""
 

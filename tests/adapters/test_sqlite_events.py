@@ -80,10 +80,10 @@ def test_damage_that_shows_later_loses_only_what_is_damaged(tmp_path, reports):
 
 
 def test_a_full_disk_is_an_error_of_ours(tmp_path, store, monkeypatch):
-    store._database.execute("PRAGMA max_page_count = 8")
+    store._file._database.execute("PRAGMA max_page_count = 8")
     with pytest.raises(StateError, match="full"):
         store.append([event(1, reason="x" * 100_000)])
-    store._database.execute("PRAGMA max_page_count = 100000")
+    store._file._database.execute("PRAGMA max_page_count = 100000")
     store.append([event(1)])
 
 
