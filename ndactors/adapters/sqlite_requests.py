@@ -94,7 +94,7 @@ class SqliteRequests:
         database.executemany(
             "INSERT INTO heads VALUES (?,?,?,?,?,?,?)",
             [
-                (first + place, head.app, head.process, head.method, head.host, head.path, self._encode(head))
+                (first + place, head.app, head.process, head.method, head.host, _path(head), self._encode(head))
                 for place, head in enumerate(batch.heads)
             ],
         )
@@ -110,7 +110,15 @@ class SqliteRequests:
                 (
                     *(base + row.at, row.duration, row.upstream, first + row.head),
                     *(second + row.answer if row.answer >= 0 else None, row.status, row.bytes_in, row.bytes_out),
-                    *(row.id, row.address, row.country, row.container, row.retries, row.error, row.body),
+                    *(
+                        row.id.decode("latin-1"),
+                        row.address,
+                        row.country,
+                        row.container,
+                        row.retries,
+                        row.error,
+                        row.body,
+                    ),
                 )
                 for row in batch.rows
             ],
@@ -188,6 +196,8 @@ def _record(row: tuple[Any, ...]) -> RequestRecord:
     head = msgspec.msgpack.decode(row[14], type=RequestHead)
     answer = msgspec.msgpack.decode(row[15], type=AnswerHead) if row[15] is not None else AnswerHead(status=status)
     moment = datetime.datetime.fromtimestamp(at / 1e6, datetime.UTC)
+    path, _, search = head.target.partition("?")
+    headers = {"host": head.host, **_headers(head.fields)}
     return RequestRecord(
         ts=moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         id=id,
@@ -198,26 +208,32 @@ def _record(row: tuple[Any, ...]) -> RequestRecord:
         country=country or None,
         method=head.method,
         host=head.host,
-        path=head.path,
-        query=head.query or None,
+        path=path,
+        query=search or None,
         status=status,
         duration_ms=duration / 1000,
         upstream_ms=upstream / 1000,
         bytes_in=into,
         bytes_out=out,
         protocol=head.protocol,
-        user_agent=head.user_agent,
-        referer=head.referer or None,
-        request_headers=_joined(head.headers),
-        response_headers=_joined(answer.headers),
+        user_agent=headers.get("user-agent", ""),
+        referer=headers.get("referer"),
+        request_headers=headers,
+        response_headers=_headers(answer.fields),
         body=body.decode("utf-8", "backslashreplace") if body else None,
         retries=retries,
         error=error or None,
     )
 
 
-def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+def _path(head: RequestHead) -> str:
+    return head.target.partition("?")[0]
+
+
+def _headers(lines: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in fields:
+    for line in lines.split(b"\r\n")[:-1]:
+        name, _, value = line.decode("utf-8", "backslashreplace").partition(": ")
+        name = name.lower()
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found

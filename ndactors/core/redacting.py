@@ -14,6 +14,10 @@ def redact_query(query: str, names: Collection[str]) -> str:
     ``user[password]``."""
     if not query or not names:
         return query
+    if "%" not in query:
+        plain = query.lower()
+        if not any(name in plain for name in names):
+            return query
     return "&".join(_parameter(part, names) for part in query.split("&"))
 
 

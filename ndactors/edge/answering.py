@@ -10,6 +10,7 @@ from .plan import Reply
 from .stream import OPEN, READ_BYTES, Data
 from .upstream import IDLE_PER_BACKEND, Upstream
 
+SETTLE_AT = 128
 BULK_FROM = 4 * READ_BYTES
 """Bodies with more than this to come are read in bulk."""
 
@@ -84,7 +85,10 @@ class Answering(Connection):
         exchange.status = reply.status
         exchange.bytes_out += len(data)
         exchange.ended = now
-        worker.done.append(exchange)
+        done = worker.done
+        done.append(exchange)
+        if len(done) >= SETTLE_AT:
+            worker.settle()  # while it is still at hand for the processor
         self._since = now
         if self.paused:
             self.resume()

@@ -17,7 +17,7 @@ from ..messages.edge import LATENCY_BUCKETS, RecordsStored, RequestRecords
 from ..messages.records import AnswerHead, RequestHead, Row
 from ..runtime.link import encode
 from .exchange import Exchange
-from .plan import Plan, Reply
+from .plan import Memo, Plan, Reply
 
 BATCH_ROWS = 2000
 BATCH_BYTES = 2 * 1024 * 1024
@@ -50,6 +50,12 @@ class Recorder:
     def __init__(self, worker: str, send: Callable[[bytes], bool]) -> None:
         self._worker = worker
         self._send = send
+        self._redactor = Redactor(Capture())
+        self._rows: list[Row] = []
+        self._heads: list[bytes] = []
+        self._answers: list[bytes] = []
+        self._base = 0.0
+        self._size_of_batch = 0
         self._ring: deque[Waiting] = deque()
         self._size = 0
         self._sequence = 0
@@ -60,54 +66,48 @@ class Recorder:
     # -- making them -------------------------------------------------------------------------------
 
     def settle(self, done: list[Exchange], capture: Capture, now: float) -> None:
-        """Count them all, and queue their records."""
-        start = size = 0
-        for place, x in enumerate(done):
-            size += x.plan.size + x.body_size
-            if size > BATCH_BYTES or place - start >= BATCH_ROWS:
-                self._batch(done[start:place], capture, now)
-                start, size = place, x.plan.size + x.body_size
-        if start < len(done):
-            self._batch(done[start:], capture, now)
-        self.push(now)
-
-    def _batch(self, done: list[Exchange], capture: Capture, now: float) -> None:
-        if not done:
-            return
+        """Count them all, and make their records part of the next batch."""
         count(done)
+        redactor = self._redactor
+        if redactor.capture is not capture:
+            redactor = self._redactor = Redactor(capture)
         wall = time.time() - now
-        base = wall + min(exchange.started for exchange in done)
-        heads: dict[Plan, int] = {}
-        answers: dict[Reply, int] = {}
         how = capture.client_ip
-        rows: list[Row] = []
+        rows, heads, answers, batch = self._rows, self._heads, self._answers, self._sequence + 1
+        if not rows:
+            self._base = wall + done[0].started
+        offset = wall - self._base
         for x in done:
             plan, reply = x.plan, x.reply
-            head = heads.get(plan)
-            if head is None:
-                head = heads[plan] = len(heads)
+            if plan.batch != batch:
                 if plan.trace is None:
-                    plan.trace = _encode(request_trace(plan, capture))
+                    plan.trace = _encode(redactor.request(plan))
+                plan.batch = batch
+                plan.place = len(heads)
+                heads.append(plan.trace)
+                self._size_of_batch += len(plan.trace)
             answer = -1
             if reply is not None:
-                found = answers.get(reply)
-                if found is None:
-                    found = answers[reply] = len(answers)
+                if reply.batch != batch:
                     if reply.trace is None:
-                        reply.trace = _encode(answer_trace(reply, capture))
-                answer = found
+                        reply.trace = _encode(redactor.answer(reply))
+                    reply.batch = batch
+                    reply.place = len(answers)
+                    answers.append(reply.trace)
+                    self._size_of_batch += len(reply.trace)
+                answer = reply.place
             started = x.started
             rows.append(
                 Row(
-                    int((wall + started - base) * 1e6),
+                    int((offset + started) * 1e6),
                     int((x.ended - started) * 1e6),
                     int((x.first_byte - x.sent) * 1e6) if x.first_byte else 0,
-                    head,
+                    plan.place,
                     answer,
                     x.status,
                     x.bytes_in,
                     x.bytes_out,
-                    x.id.decode("latin-1"),
+                    x.id,
                     x.address if how == "full" else shorten_address(x.address, how),
                     x.country,
                     x.container,
@@ -116,16 +116,28 @@ class Recorder:
                     b"".join(x.body) if x.body else b"",
                 )
             )
+            self._size_of_batch += x.body_size
+            if len(rows) >= BATCH_ROWS or self._size_of_batch >= BATCH_BYTES:
+                self.seal()
+                rows, heads, answers, batch = self._rows, self._heads, self._answers, self._sequence + 1
+                offset, self._base = 0.0 - started, wall + started
+
+    def seal(self) -> None:
+        """What was settled goes into the ring as one batch."""
+        if not self._rows:
+            return
+        raw = msgspec.Raw
         batch = _encode(
             {
-                "base": base,
-                "heads": [msgspec.Raw(plan.trace) for plan in heads if plan.trace is not None],
-                "answers": [msgspec.Raw(reply.trace) for reply in answers if reply.trace is not None],
-                "rows": rows,
+                "base": self._base,
+                "heads": [raw(head) for head in self._heads],
+                "answers": [raw(answer) for answer in self._answers],
+                "rows": self._rows,
             }
         )
         self._sequence += 1
-        self._ring.append(Waiting(self._sequence, len(rows), batch))
+        self._ring.append(Waiting(self._sequence, len(self._rows), batch))
+        self._rows, self._heads, self._answers, self._size_of_batch = [], [], [], 0
         self._size += len(batch)
         while self._size > RING_BYTES:
             oldest = self._ring.popleft()
@@ -203,40 +215,52 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
-def _fields(lines: list[bytes], capture: Capture) -> list[tuple[str, str]]:
-    found = []
-    secret = {name.lower() for name in capture.redact}
-    for line in lines:
-        name, _, value = line[:-2].partition(b": ")
-        plain = name.decode("latin-1").lower()
-        hidden = plain in secret
-        text = REDACTED if hidden else _text(value)
-        if plain in ("referer", "location", "content-location", "origin") and not hidden:
-            text = redact_url(text, capture.redact_query)
-        found.append((plain, text))
-    return found
+_LINKS = (b"referer", b"location", b"content-location", b"origin")
+"""Fields that hold a URL, whose query may hold secrets."""
 
 
-def request_trace(plan: Plan, capture: Capture) -> RequestHead:
-    request = plan.request
-    service = plan.service
-    path, _, query = _text(request.target).partition("?")
-    fields = _fields(request.fields, capture)
-    known = dict(fields)
-    return RequestHead(
-        app=service.settings.app if service is not None else "",
-        process=service.settings.process if service is not None else "",
-        method=_text(request.method),
-        host=_text(request.host),
-        path=path,
-        query=redact_query(query, capture.redact_query),
-        protocol="HTTP/1.1" if request.http11 else "HTTP/1.0",
-        user_agent=known.get("user-agent", ""),
-        referer=known.get("referer", ""),
-        headers=[("host", _text(request.host)), *fields] if capture.headers else [],
-    )
+class Redactor:
+    """What of heads may be remembered, under one ``capture``. Lines repeat, so what becomes of each is remembered."""
 
+    def __init__(self, capture: Capture) -> None:
+        self.capture = capture
+        self._secret = frozenset(name.lower().encode("latin-1", "replace") for name in capture.redact)
+        self._query = frozenset(name.lower() for name in capture.redact_query)
+        self._lines: Memo[bytes] = Memo()
 
-def answer_trace(reply: Reply, capture: Capture) -> AnswerHead:
-    fields = _fields(reply.response.fields, capture) if capture.headers else []
-    return AnswerHead(status=reply.status, headers=fields)
+    def fields(self, lines: list[bytes]) -> bytes:
+        if not self.capture.headers:
+            lines = [line for line in lines if line[:11].lower() in (b"user-agent:", b"referer: ht")]
+        known = self._lines.get
+        return b"".join([known(line) or self._line(line) for line in lines])
+
+    def _line(self, line: bytes) -> bytes:
+        name, _, value = line.partition(b": ")
+        plain = name.lower()
+        if plain in self._secret:
+            line = name + b": " + REDACTED.encode() + b"\r\n"
+        elif plain in _LINKS:
+            line = b"%b: %b\r\n" % (name, redact_url(_text(value[:-2]), self._query).encode())
+        else:
+            return line  # nothing to remember
+        self._lines.keep(name + b": " + value, line)
+        return line
+
+    def request(self, plan: Plan) -> RequestHead:
+        request, service = plan.request, plan.service
+        target = _text(request.target)
+        path, mark, query = target.partition("?")
+        if mark:
+            target = path + mark + redact_query(query, self._query)
+        return RequestHead(
+            app=service.settings.app if service is not None else "",
+            process=service.settings.process if service is not None else "",
+            method=_text(request.method),
+            host=_text(request.host),
+            target=target,
+            protocol="HTTP/1.1" if request.http11 else "HTTP/1.0",
+            fields=self.fields(request.fields),
+        )
+
+    def answer(self, reply: Reply) -> AnswerHead:
+        return AnswerHead(status=reply.status, fields=self.fields(reply.response.fields))

@@ -4,16 +4,15 @@ that no two parsers can disagree about a message that passed here."""
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 Data = bytes | memoryview
 
 # RFC 9110 5.6.2, 5.5. Possessive quantifiers keep every match linear in the input.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_FIELDS = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
-_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/(\d)\.(\d)\r\n" + _FIELDS)
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n" + _FIELDS)
-_FIELD = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
-_VERSION = re.compile(rb"[^ ]++ [^ ]++ HTTP/\d\.\d\r\n")
+_REQUEST = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/(\d)\.(\d)")
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*+))?")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+;=]++|\[[0-9A-Fa-f:.]++\])(?::\d{0,5})?")
 _TARGET = re.compile(rb"https?://([^/?#]*+)([/?].*+)?", re.IGNORECASE | re.DOTALL)
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -21,6 +20,8 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?\
 _TRAILER = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n")
 
 MAX_FIELDS = 128
+LINES_REMEMBERED = 8192
+LINE_BYTES_REMEMBERED = 256
 MAX_CHUNK_LINE = 4096
 MAX_TRAILER_BYTES = 16 * 1024
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -65,6 +66,34 @@ class Refused(Exception):
         super().__init__(words)
         self.status = status
         self.words = words
+
+
+class Line(NamedTuple):
+    """One field line, understood: what kind of field it is (0: none that matters here), how it is passed on, its value
+    without the space around it."""
+
+    kind: int
+    field: bytes
+    value: bytes
+
+
+_lines: dict[bytes, Line] = {}
+"""Clients repeat nearly all of their lines, and what a line means depends on nothing else."""
+
+
+def _line(line: bytes) -> Line | None:
+    """None if it is no field."""
+    match = _FIELD.fullmatch(line)
+    if match is None:
+        return None
+    name, value = match.groups()
+    value = value.rstrip(b" \t")
+    known = Line(_SPECIAL.get(name.lower(), 0), b"%b: %b\r\n" % (name, value), value)
+    if len(line) <= LINE_BYTES_REMEMBERED:
+        if len(_lines) >= LINES_REMEMBERED:
+            _lines.clear()
+        _lines[line] = known
+    return known
 
 
 class Request:
@@ -135,12 +164,15 @@ def find_head(buffer: bytes | bytearray, limit: int) -> int:
 
 def parse_request(head: bytes) -> Request:
     """``Refused`` with 400, 431, 501 or 505 and the reason."""
-    match = _REQUEST.fullmatch(head)
+    lines = head[:-4].split(b"\r\n")
+    match = _REQUEST.fullmatch(lines[0])
     if match is None:
         raise Refused(400, "the request's head is malformed")
-    method, target, major, minor, lines = match.groups()
+    method, target, major, minor = match.groups()
     if major != b"1" or minor not in b"01":
         raise Refused(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if len(lines) > MAX_FIELDS + 1:
+        raise Refused(431, f"there are more than {MAX_FIELDS} fields")
     request = Request()
     request.method = method
     http11 = request.http11 = minor == b"1"
@@ -151,26 +183,26 @@ def parse_request(head: bytes) -> Request:
     request.upgrade = request.expect = request.request_id = request.accept = request.authorization = b""
     forwarded: list[tuple[bytes, bytes]] | None = None
     fields: list[bytes] = []
-    found = _FIELD.findall(lines)
-    if len(found) > MAX_FIELDS:
-        raise Refused(431, f"there are more than {MAX_FIELDS} fields")
-    special = _SPECIAL
-    for name, value in found:
-        kind = special.get(name.lower())
-        if kind is None:
-            fields.append(name + b": " + value + b"\r\n")
+    known = _lines.get
+    del lines[0]
+    for line in lines:
+        found = known(line) or _line(line)
+        if found is None:
+            raise Refused(400, "the request's head is malformed")
+        kind, field, value = found
+        if kind == 0:
+            fields.append(field)
             continue
-        value = value.rstrip(b" \t")
         if kind == HOST:
             if host is not None:
                 raise Refused(400, "there is more than one Host")
             host = value
         elif kind == ACCEPT:
             request.accept = value
-            fields.append(name + b": " + value + b"\r\n")
+            fields.append(field)
         elif kind == AUTHORIZATION:
             request.authorization = value
-            fields.append(name + b": " + value + b"\r\n")
+            fields.append(field)
         elif kind == CONNECTION:
             tokens += tuple(token.strip(b" \t").lower() for token in value.split(b","))
         elif kind == CONTENT_LENGTH:
@@ -189,7 +221,7 @@ def parse_request(head: bytes) -> Request:
             request.expect = value
         elif kind == FORWARDED:
             forwarded = forwarded or []
-            forwarded.append((name.lower(), value))
+            forwarded.append((field.partition(b":")[0].lower(), value))
     request.forwarded = forwarded
     request.connection = tokens
     request.keep_alive = (b"close" not in tokens) if http11 else (b"keep-alive" in tokens)
@@ -282,10 +314,13 @@ class Response:
 
 def parse_response(head: bytes, method: bytes) -> Response:
     """``Refused`` (502) for an answer that two readers could understand differently."""
-    match = _RESPONSE.fullmatch(head)
+    lines = head[:-4].split(b"\r\n")
+    match = _RESPONSE.fullmatch(lines[0])
     if match is None:
         raise Refused(502, "the app's answer is malformed")
-    minor, code, reason, lines = match.groups()
+    if len(lines) > MAX_FIELDS + 1:
+        raise Refused(502, f"the app's answer has more than {MAX_FIELDS} fields")
+    minor, code, reason = match.groups()
     response = Response()
     status = response.status = int(code)
     response.reason = reason or b""
@@ -295,26 +330,27 @@ def parse_response(head: bytes, method: bytes) -> Response:
     transfer: bytes | None = None
     tokens: tuple[bytes, ...] = ()
     fields: list[bytes] = []
-    found = _FIELD.findall(lines)
-    if len(found) > MAX_FIELDS:
-        raise Refused(502, f"the app's answer has more than {MAX_FIELDS} fields")
-    special = _SPECIAL
-    for name, value in found:
-        kind = special.get(name.lower())
-        if kind is None or kind in (HOST, FORWARDED, ACCEPT, EXPECT, AUTHORIZATION):
-            fields.append(name + b": " + value + b"\r\n")
+    known = _lines.get
+    del lines[0]
+    for line in lines:
+        found = known(line) or _line(line)
+        if found is None:
+            raise Refused(502, "the app's answer is malformed")
+        kind, field, value = found
+        if kind == 0 or kind in (HOST, FORWARDED, ACCEPT, EXPECT, AUTHORIZATION):
+            fields.append(field)
         elif kind == CONTENT_LENGTH:
             if length is not None:
                 raise Refused(502, "the app's answer has more than one Content-Length")
-            length = value.rstrip(b" \t")
+            length = value
         elif kind == TRANSFER:
             if transfer is not None:
                 raise Refused(502, "the app's answer has more than one Transfer-Encoding")
-            transfer = value.rstrip(b" \t").lower()
+            transfer = value.lower()
         elif kind == CONNECTION:
             tokens += tuple(token.strip(b" \t").lower() for token in value.split(b","))
         elif kind == UPGRADE:
-            response.upgrade = value.rstrip(b" \t")
+            response.upgrade = value
     response.keep_alive = (b"close" not in tokens) if http11 else (b"keep-alive" in tokens)
     response.length = 0
     if length is not None:

@@ -24,7 +24,20 @@ class Plan:
     """``head`` is what goes upstream, but for what depends on the connection and the exchange. ``service`` None: nothing
     is served there. ``direct``: nobody has to be asked whether it may pass."""
 
-    __slots__ = ("direct", "gate", "head", "idempotent", "method", "request", "service", "size", "tail", "trace")
+    __slots__ = (
+        "batch",
+        "direct",
+        "gate",
+        "head",
+        "idempotent",
+        "method",
+        "place",
+        "request",
+        "service",
+        "size",
+        "tail",
+        "trace",
+    )
 
     def __init__(self, request: http1.Request, size: int, service: ServiceState | None, prefix: bytes) -> None:
         self.request = request
@@ -46,6 +59,8 @@ class Plan:
         )
         self.trace: bytes | None = None
         """Its part of the records, encoded; made when the first is written."""
+        self.batch = self.place = 0
+        """In which batch of records it is, and where."""
 
 
 def upstream_head(request: http1.Request, prefix: bytes) -> bytes:
@@ -73,7 +88,7 @@ def upstream_head(request: http1.Request, prefix: bytes) -> bytes:
 class Reply:
     """``head`` is the answer's head up to its request id, which comes next, then what ends it."""
 
-    __slots__ = ("head", "response", "status", "trace", "whole")
+    __slots__ = ("batch", "head", "place", "response", "status", "trace", "whole")
 
     def __init__(self, response: http1.Response, own: dict[bytes, bytes]) -> None:
         if own:
@@ -86,6 +101,7 @@ class Reply:
         self.whole = response.length if response.body in (http1.NONE, http1.LENGTH) and response.keep_alive else -1
         """How long its body is, if the connection can be used again behind it; else -1."""
         self.trace: bytes | None = None
+        self.batch = self.place = 0
 
 
 class Memo(Generic[T]):

@@ -289,7 +289,7 @@ class Worker:
         if self._accept_again_at and now >= self._accept_again_at and not self.stopping:
             self._accept_again_at = 0.0
             self._accept(True)
-        self._settle(now)
+        self._send_what_is_settled(now)
         if now - self._reported >= REPORT_SECONDS or self.knowledge.leaving:
             self._report()
         if self.stopping and (now >= self._stop_at or not self.clients):
@@ -315,13 +315,16 @@ class Worker:
             client = self._to_check.pop()
             self._for_one(client, client.check, now)
 
-    def _settle(self, now: float) -> None:
-        """What is finished is counted and recorded."""
-        if self.done:
-            done, self.done = self.done, []
-            self._recorder.settle(done, self.knowledge.snapshot.capture, now)
-        else:
-            self._recorder.push(now)
+    def settle(self) -> None:
+        """What is finished is counted, and becomes part of the next batch of records."""
+        done, self.done = self.done, []
+        if done:
+            self._recorder.settle(done, self.knowledge.snapshot.capture, self.now())
+
+    def _send_what_is_settled(self, now: float) -> None:
+        self.settle()
+        self._recorder.seal()
+        self._recorder.push(now)
 
     # -- the master --------------------------------------------------------------------------------
 
@@ -375,7 +378,7 @@ class Worker:
         self._report()
 
     def _report(self) -> None:
-        self._settle(self.now())
+        self._send_what_is_settled(self.now())
         self._reported = self.now()
         self.shared.count(len(self.clients))
         if self._link is None:

@@ -3,7 +3,7 @@ every request head and answer head once, and each request is one short row that 
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from .base import Message, Value
 
@@ -15,17 +15,16 @@ class RequestHead(Value, frozen=True, kw_only=True):
     process: str
     method: str
     host: str
-    path: str
-    query: str
+    target: str
+    """Path and query."""
     protocol: str
-    user_agent: str
-    referer: str
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    fields: bytes = b""
+    """Lines as they were passed on."""
 
 
 class AnswerHead(Value, frozen=True, kw_only=True):
     status: int
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    fields: bytes = b""
 
 
 class Row(Struct, frozen=True, array_like=True):
@@ -40,7 +39,7 @@ class Row(Struct, frozen=True, array_like=True):
     status: int
     bytes_in: int
     bytes_out: int
-    id: str
+    id: bytes
     address: str
     country: str
     container: str

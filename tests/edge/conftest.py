@@ -161,7 +161,7 @@ class Ground:
 
     @property
     def app(self):
-        self.worker._settle(self.worker.now())
+        self.worker.settle()
         return self.worker.knowledge.services["app"]
 
     def close(self) -> None:
