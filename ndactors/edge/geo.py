@@ -90,4 +90,5 @@ class Countries:
         code = record.get("country_code")
         if code is None and isinstance(record.get("country"), dict):
             code = record["country"].get("iso_code")
-        return code if isinstance(code, str) and len(code) == 2 and code.isascii() and code.isalpha() else ""
+        good = isinstance(code, str) and len(code) == 2 and code.isascii() and code.isalpha()
+        return code.upper() if good else ""
