@@ -40,9 +40,9 @@ from .cli.daemon import config_path, parse, state_folder
 from .core.model import Settings, User
 from .core.specs import Owner
 from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
-from .messages.containers import RecordEvent, ReloadConfig
+from .messages.containers import RecordEvent, RecordsArrived, ReloadConfig
 from .messages.control import GetWebSettings, WebSettings
-from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, RequestRecords
+from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from .messages.queries import DaemonView, GetDaemon, GetEdge
 from .ports import ContainerEngine
 from .runtime.activation import from_systemd
@@ -209,7 +209,7 @@ class Daemon:
         self,
         settings: Settings,
         on_report: Callable[[EdgeReport], None],
-        on_records: Callable[[RequestRecords], None],
+        on_records: Callable[[RecordsArrived], None],
         on_change: Callable[[str], None],
     ) -> EdgePool:
         return EdgePool(

@@ -85,7 +85,7 @@ def tree(world: World, refs: Refs) -> Child:
         Supervisor,
         [
             Child(refs.events, EventActor, world.event_store, world.stamp),
-            Child(refs.records, RecordActor, world.record_store, refs.edge),
+            Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.host, StatsActor, world.host, interval),
             Child(

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from ..core.exposing import HOLD_SECONDS
 from ..core.model import App, Settings
 from ..errors import NotFound
-from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, TellService
-from ..messages.edge import EdgeReport, RecordsStored, RequestRecords, Route, RoutingSnapshot, Service
+from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, RecordsArrived, TellService
+from ..messages.edge import EdgeReport, Route, RoutingSnapshot, Service
 from ..messages.queries import GetEdge, SetMaintenance
 from ..ports import StateStore
 from ..runtime.actor import Actor
@@ -38,10 +38,6 @@ class EdgePool(Protocol):
         """Another address or number of workers is wanted."""
         ...
 
-    def stored(self, message: RecordsStored) -> None:
-        """It may forget these records."""
-        ...
-
     def close(self) -> None:
         """Leave it running."""
         ...
@@ -52,7 +48,7 @@ class EdgePool(Protocol):
 
 
 NewPool = Callable[
-    [Settings, Callable[[EdgeReport], None], Callable[[RequestRecords], None], Callable[[str], None]], EdgePool
+    [Settings, Callable[[EdgeReport], None], Callable[[RecordsArrived], None], Callable[[str], None]], EdgePool
 ]
 
 
@@ -182,9 +178,6 @@ class ProxyActor(Actor):
                 self._maintain(app, on=on)
             case EdgeNews(words=words):
                 self._events.tell(RecordEvent(kind="edge.changed", reason=words))
-            case RecordsStored():
-                if self._pool is not None:
-                    self._pool.stored(message)
             case GetEdge():
                 return self._report
             case _:

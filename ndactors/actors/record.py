@@ -4,13 +4,14 @@ what waits: the edge keeps everything until it hears that it is stored."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from ..errors import StateError
+from ..messages.containers import RecordsArrived
 from ..messages.edge import RecordsStored, RequestRecords
 from ..messages.records import GetRequests
 from ..ports import RecordStore
 from ..runtime.actor import Actor
-from ..runtime.ref import Ref
 from ..runtime.timers import Task
 
 log = logging.getLogger("ndactors.record")
@@ -31,11 +32,9 @@ class WriteAgain:
 
 
 class RecordActor(Actor):
-    """``edge`` is told what is stored."""
-
-    def __init__(self, store: RecordStore, edge: Ref) -> None:
+    def __init__(self, store: RecordStore) -> None:
         self._store = store
-        self._edge = edge
+        self._stored: Callable[[RecordsStored], None] = lambda _: None
         self._known: dict[str, int] = {}
         """The newest sequence of each worker that is stored or waits here."""
         self._waiting: list[RequestRecords] = []
@@ -43,8 +42,8 @@ class RecordActor(Actor):
 
     def receive(self, message: object) -> object:
         match message:
-            case RequestRecords():
-                self._take(message)
+            case RecordsArrived(records=records, stored=stored):
+                self._take(records, stored)
             case Written(batches=batches, error=error):
                 self._written(batches, error)
             case WriteAgain(batches=batches):
@@ -55,11 +54,12 @@ class RecordActor(Actor):
                 return super().receive(message)
         return None
 
-    def _take(self, message: RequestRecords) -> None:
+    def _take(self, message: RequestRecords, stored: Callable[[RecordsStored], None]) -> None:
+        self._stored = stored
         known = self._known.get(message.worker, 0)
         if message.sequence <= known:
             if self._writing is None and not self._waiting:
-                self._edge.tell(RecordsStored(worker=message.worker, sequence=known))
+                stored(RecordsStored(worker=message.worker, sequence=known))
             return
         if message.previous > known:
             return  # one before it is missing; both come again
@@ -86,5 +86,5 @@ class RecordActor(Actor):
             return
         self._writing = None
         for worker, sequence in {batch.worker: batch.sequence for batch in batches}.items():
-            self._edge.tell(RecordsStored(worker=worker, sequence=sequence))
+            self._stored(RecordsStored(worker=worker, sequence=sequence))
         self._write_soon()

@@ -15,6 +15,7 @@ from pathlib import Path
 import gevent
 
 from ..errors import Conflict, LinkError, NextDeployError
+from ..messages.containers import RecordsArrived
 from ..messages.edge import (
     PROTOCOL,
     EdgeReport,
@@ -53,7 +54,7 @@ class EdgePool:
         epoch: int,
         version: str,
         on_report: Callable[[EdgeReport], None],
-        on_records: Callable[[RequestRecords], None],
+        on_records: Callable[[RecordsArrived], None],
         on_change: Callable[[str], None],
         sockets: Sequence[int] = (),
     ) -> None:
@@ -103,10 +104,8 @@ class EdgePool:
         self._end_greenlets()
         if sock is not None:
             self._send(Stop(deadline_seconds=deadline))
-            with contextlib.suppress(OSError):
-                sock.settimeout(deadline + 3.0)
-                while sock.recv(1 << 16):
-                    pass  # its last reports; the end of the stream is the end of the edge
+            # its last reports and records; the end of the link is the end of the edge
+            self._link_ends(deadline + 5.0)
         self._disconnect()
         if pid is not None:
             _wait_until_gone(pid, self._state_dir, 2.0)
@@ -268,7 +267,7 @@ class EdgePool:
             if isinstance(message, EdgeReport):
                 self._on_report(message)
             elif isinstance(message, RequestRecords):
-                self._on_records(message)
+                self._on_records(RecordsArrived(message, self.stored))
 
     def _send(self, message: RoutingSnapshot | Stop | RecordsStored | Upgrade) -> None:
         if self._sock is None:

@@ -90,5 +90,6 @@ class Countries:
         code = record.get("country_code")
         if code is None and isinstance(record.get("country"), dict):
             code = record["country"].get("iso_code")
-        good = isinstance(code, str) and len(code) == 2 and code.isascii() and code.isalpha()
-        return code.upper() if good else ""
+        if not isinstance(code, str) or len(code) != 2 or not (code.isascii() and code.isalpha()):
+            return ""
+        return code.upper()

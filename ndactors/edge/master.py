@@ -40,6 +40,7 @@ REPORT_SECONDS = 1.0
 UPGRADE_SECONDS = 30.0
 """A successor that is not ready by then is given up."""
 STOP_SECONDS = 10.0
+LAST_WORDS_SECONDS = 3.0
 FromDaemon = Hello | RoutingSnapshot | Stop | RecordsStored | Upgrade
 
 
@@ -359,11 +360,11 @@ class Master:
             self._peers.send(self._old, Stop(deadline_seconds=seconds))
         if self._stop_at is not None:
             # told again, by a successor that is told to stop itself
-            self._stop_at = min(self._stop_at, time.monotonic() + seconds + 1.0)
+            self._stop_at = min(self._stop_at, time.monotonic() + seconds + LAST_WORDS_SECONDS)
             self._crew.tell(Stop(deadline_seconds=seconds))
             return
         # a little more than the workers have, so that their last words arrive
-        self._stop_at = time.monotonic() + seconds + 1.0
+        self._stop_at = time.monotonic() + seconds + LAST_WORDS_SECONDS
         if self._successor is not None and not self._handed_over:
             self._peers.send(self._successor, Stop(deadline_seconds=seconds))
         for listener in self._listeners:

@@ -55,6 +55,8 @@ OUT_OF_DESCRIPTORS_SECONDS = 0.2
 FULL_SECONDS = 0.2
 REST_SECONDS = 1.0
 """A kept connection that rested so long may be closed when there is no room for another."""
+LAST_RECORDS_SECONDS = 2.0
+"""How long an empty worker waits for word that its last records are stored."""
 GC_THRESHOLD = 20_000
 LINK_BYTES = 4 * 1024 * 1024
 """More on the way to the master than this, and records wait."""
@@ -97,6 +99,7 @@ class Worker:
         self._id_prefix = os.urandom(10).hex().encode()
         self._id_count = 0
         self._stop_at = 0.0
+        self._empty_since = 0.0
         self._listeners = listeners
         self._acceptors = [self._acceptor(listener) for listener in listeners]
         self._accepting = False
@@ -293,7 +296,7 @@ class Worker:
         if now - self._reported >= REPORT_SECONDS or self.knowledge.leaving:
             self._report()
         if self.stopping and (now >= self._stop_at or not self.clients):
-            self._end()
+            self._end(now)
 
     def _for_one(self, client: Stream, call: Callable[..., None], *arguments: float) -> None:
         try:
@@ -438,9 +441,15 @@ class Worker:
         for client in list(self.clients):
             client.stop(handover=handover)
 
-    def _end(self) -> None:
+    def _end(self, now: float) -> None:
+        """Nobody is left, or the time is over: once the last records are stored, or nobody takes them, it is done."""
         for client in list(self.clients):
             client.abort()
+        if not self._empty_since:
+            self._empty_since = now
+            self._report()
+        if self._link is not None and self._recorder.waiting and now - self._empty_since < LAST_RECORDS_SECONDS:
+            return
         self._report()
         self.shared.count(0)
         self.finished()

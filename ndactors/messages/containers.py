@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec import field
@@ -9,6 +11,7 @@ from msgspec import field
 from ..core.containers import ContainerStatus, EngineEvent, EngineInfo
 from ..core.model import App, Settings
 from .base import Message
+from .edge import RecordsStored, RequestRecords
 from .queries import AppView, ContainerView
 
 # -- the engine ------------------------------------------------------------------------------------
@@ -172,6 +175,14 @@ class RecordEvent(Message, frozen=True, kw_only=True):
 
 
 # -- configuration ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordsArrived:
+    """From the edge; ``stored`` tells it that they are safe."""
+
+    records: RequestRecords
+    stored: Callable[[RecordsStored], None]
 
 
 class ReloadConfig(Message, frozen=True, kw_only=True):

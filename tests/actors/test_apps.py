@@ -6,6 +6,8 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
+from ndactors.core.model import Http, Timeouts
+
 
 def test_a_change_rolls_and_traffic_always_has_a_container(daemon, engine, make_app, until):
     d = daemon(make_app())
@@ -59,12 +61,13 @@ def test_only_the_process_that_changed_is_replaced(daemon, engine, make_app, unt
 
 def test_live_settings_need_no_new_container(daemon, engine, make_app, until):
     d = daemon(make_app())
-    calls = list(engine.calls)
-    changed = make_app()
-    changed = replace(changed, timeouts=replace(changed.timeouts, response=5.0))
+    engine.calls.clear()
+    changed = replace(make_app(), timeouts=Timeouts(response=5.0), http=Http(headers={"X": "y"}))
     d.apply(changed)
-    until(lambda: d.services["shop"].response_timeout == 5.0)
-    assert engine.calls == calls
+    d.apply(replace(changed, processes={"web": replace(changed.processes["web"], replicas=3)}))
+    until(lambda: d.ready() and len(d.states()) == 3)
+    assert [call for call, *_ in engine.calls].count("create") == 1
+    assert not [call for call, *_ in engine.calls if call in ("stop", "remove")]
 
 
 def test_recreate_stops_the_old_one_first_and_requests_wait(daemon, engine, make_app, until):

@@ -16,6 +16,7 @@ from ndactors.messages.edge import (
     Backend,
     EdgeReport,
     Hello,
+    RecordsStored,
     Refused,
     RequestRecords,
     Route,
@@ -58,7 +59,11 @@ class Link:
             data = self.sock.recv(1 << 18)
             if not data:
                 return None
-            self.queue += self.reader.feed(data)
+            for message in self.reader.feed(data):
+                if isinstance(message, RequestRecords):
+                    self.send(RecordsStored(worker=message.worker, sequence=message.sequence))
+                else:
+                    self.queue.append(message)
         return self.queue.pop(0)
 
     def report(self, condition=lambda report: True) -> EdgeReport:
