@@ -11,6 +11,10 @@ from .stream import OPEN, READ_BYTES, Data
 from .upstream import IDLE_PER_BACKEND, Upstream
 
 SETTLE_AT = 128
+HEAD_ALONE_SECONDS = 1.5
+"""So long the head of a small answer may wait for the first byte of its body: if the container hangs or dies between the
+two, the client has seen nothing yet, and the request can still go elsewhere."""
+HEAD_ALONE_BYTES = 64 * 1024
 BULK_FROM = 4 * READ_BYTES
 """Bodies with more than this to come are read in bulk."""
 
@@ -27,8 +31,8 @@ class Answering(Connection):
                 self.worker.suspicion.answered(exchange.backend)
             if not exchange.first_byte:
                 exchange.first_byte = self.worker.now()
-                if exchange.backend is not None:
-                    exchange.backend.waiting.pop(self, None)
+            if exchange.backend is not None:
+                exchange.backend.waiting.pop(self, None)
             if isinstance(data, memoryview):
                 data = bytes(data)
             # nearly all answers come in one piece, with a head like one before
@@ -122,16 +126,43 @@ class Answering(Connection):
                     self.send(b"".join((line, *response.fields, b"\r\n")))
                 exchange.first_byte = 0.0
         except http1.Refused as refused:
+            self._blame_backend()
             self._drop_upstream()
             self._fail("upstream_reset", refused.words)
             return
+        if not data and response.body == http1.LENGTH and self._may_wait(exchange, response):
+            exchange.answer_buffer = head
+            if exchange.backend is not None:
+                exchange.backend.waiting[self] = self.worker.now()
+            return
         self._begin_answer(reply, data)
+
+    @staticmethod
+    def _may_wait(exchange: Exchange, response: http1.Response) -> bool:
+        small = response.length <= HEAD_ALONE_BYTES
+        return small and exchange.plan.idempotent and exchange.request_done and not exchange.answer_begun
+
+    def _pass_head_on(self) -> bool:
+        """It waited for its body long enough. False if it is not even whole."""
+        exchange = self._exchange
+        assert exchange is not None
+        head, exchange.answer_buffer = exchange.answer_buffer, b""
+        if not head.endswith(END_OF_HEAD):
+            exchange.answer_buffer = head
+            return False
+        if exchange.backend is not None:
+            exchange.backend.waiting.pop(self, None)
+        self._begin_answer(self._judge(exchange, head), b"")
+        return True
 
     @staticmethod
     def _judge(exchange: Exchange, head: bytes) -> Reply:
         service = exchange.service
         if exchange.plan.method == "HEAD":
             return Reply(http1.parse_response(head, b"HEAD"), service.response_fields)
+        known = service.replies.get(head)
+        if known is not None:
+            return known
         reply = Reply(http1.parse_response(head, exchange.plan.request.method), service.response_fields)
         if reply.status >= 200:
             service.replies.keep(head, reply)
@@ -195,6 +226,7 @@ class Answering(Connection):
             try:
                 pieces = reader.feed(bytes(data))
             except http1.Refused:
+                self._blame_backend()
                 exchange.error = "upstream_reset"
                 self.abort()  # the client must see that it is not whole
                 return

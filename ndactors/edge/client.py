@@ -6,7 +6,7 @@ import math
 
 from ..core.balancing import choose
 from . import http1
-from .answering import BULK_FROM, Answering
+from .answering import BULK_FROM, HEAD_ALONE_SECONDS, Answering
 from .asking import Asking
 from .connection import (
     ANSWERING,
@@ -287,9 +287,12 @@ class Client(Asking, Answering):
         self._upstream = None
         if exchange is None:
             return
+        whole = exchange.answer_body == http1.CLOSE and not error
+        if step == ANSWERING and not whole:
+            self._blame_backend()
         self._release_backend()
         if step == ANSWERING:
-            if exchange.answer_body == http1.CLOSE and not error:
+            if whole:
                 self._finish_answer()
             else:
                 exchange.error = "upstream_reset"
@@ -309,7 +312,8 @@ class Client(Asking, Answering):
             # on a connection that was just made: the container, not the connection, is at fault
             exchange.resets += 1
             upstream.backend.failed(self.worker.now())
-        repeat = not exchange.answer_begun and not exchange.answer_buffer and exchange.may_repeat(sent=sent)
+        exchange.answer_buffer = b""
+        repeat = not exchange.answer_begun and exchange.may_repeat(sent=sent)
         if not repeat or (sent and not exchange.service.budget.take()):
             self._fail(error)
             return
@@ -333,6 +337,7 @@ class Client(Asking, Answering):
             return
         exchange.tried |= {upstream.backend}
         exchange.last_error = "upstream_timeout"
+        exchange.answer_buffer = b""
         self._drop_upstream()
         exchange.service.count_retry("suspect")
         exchange.deadline = now
@@ -349,6 +354,8 @@ class Client(Asking, Answering):
         """Called some ten times a second while the container owes the first byte."""
         exchange, upstream = self._exchange, self._upstream
         if self._step != WAITING or exchange is None or upstream is None:
+            return
+        if exchange.answer_buffer and now - exchange.first_byte > HEAD_ALONE_SECONDS and self._pass_head_on():
             return
         if now >= exchange.deadline:
             self._drop_upstream()

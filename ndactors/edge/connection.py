@@ -185,6 +185,11 @@ class Connection(Stream):
             exchange.backend.waiting.pop(self, None)
             exchange.backend = None
 
+    def _blame_backend(self) -> None:
+        """What its app sent was no answer, or half of one."""
+        if self._exchange is not None and self._exchange.backend is not None:
+            self._exchange.backend.failed(self.worker.now())
+
     def _drop_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
         self._release_backend()

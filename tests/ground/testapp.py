@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 HEALTHY = threading.Event()
 HEALTHY.set()
 HUNG = threading.Event()
+MODE = {}
 
 
 class App(BaseHTTPRequestHandler):
@@ -22,6 +23,19 @@ class App(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         if HUNG.is_set():
             threading.Event().wait()
+        if url.path == "/mode":
+            MODE.clear()
+            MODE.update(query)
+        elif MODE and self.headers.get("User-Agent") != "NextDeploy-Edge-Probe":
+            time.sleep(float(MODE.get("ms", "0")) / 1000)
+            if "cut" in MODE or "garbage" in MODE:
+                cut = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it"
+                self.wfile.write(cut if "cut" in MODE else b"\x00\x01\x02 garbage\r\n\r\n")
+                self.close_connection = True
+                return
+        if url.path.startswith("/once/"):
+            with open(os.path.join(os.environ["POSTS"], os.path.basename(url.path)), "a") as file:
+                file.write("x")
         if url.path == "/exit":
             os._exit(int(query.get("code", "1")))
         if url.path == "/hang":
