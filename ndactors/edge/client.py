@@ -26,6 +26,9 @@ from .stream import HIGH_WATER, Data
 from .suspicion import CONNECT_PATIENCE_SECONDS
 from .upstream import BackendState, Upstream
 
+DESCRIPTOR_SECONDS = 10.0
+"""How long a request waits for a descriptor."""
+
 
 class Client(Asking, Answering):
     __slots__ = ()
@@ -230,7 +233,11 @@ class Client(Asking, Answering):
             upstream.reused = True
             exchange.deadline = now + settings.response_timeout
         else:
-            upstream = Upstream(worker, backend, self)
+            try:
+                upstream = Upstream(worker, backend, self)
+            except OSError as error:
+                self._wait_for_descriptors(error, now)
+                return
             exchange.deadline = now + settings.connect_timeout
         self._upstream = upstream
         upstream.sent_bytes = 0
@@ -261,6 +268,20 @@ class Client(Asking, Answering):
         if self._step != HOLDING:
             self._go(HOLDING)
         service.held.append(self)
+
+    def _wait_for_descriptors(self, error: OSError, now: float) -> None:
+        """None is left for a connection to the container: some come free as others end."""
+        exchange = self._exchange
+        assert exchange is not None
+        self._release_backend()
+        exchange.attempts -= 1
+        self.worker.short_of_descriptors(error)
+        if not exchange.hold_until:
+            exchange.hold_until = now + DESCRIPTOR_SECONDS
+        exchange.retry_at = now + RETRY_SECONDS
+        if self._step != HOLDING:
+            self._go(HOLDING)
+        exchange.service.held.append(self)
 
     def release(self) -> None:
         if self._step == HOLDING:

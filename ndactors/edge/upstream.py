@@ -101,6 +101,9 @@ class BackendState:
     def remove(self) -> None:
         """It gets no more requests; those in flight go on."""
         self.removed = True
+        self.drop_idle()
+
+    def drop_idle(self) -> None:
         idle, self.idle = self.idle, []
         for upstream in idle:
             upstream.close()

@@ -52,6 +52,8 @@ CHECK_SECONDS = 1.0
 CHECK_AT_ONCE = 20
 REPORT_SECONDS = 1.0
 OUT_OF_DESCRIPTORS_SECONDS = 0.2
+OWN_DESCRIPTORS = 32
+"""What a worker needs beside its clients."""
 FULL_SECONDS = 0.2
 REST_SECONDS = 1.0
 """A kept connection that rested so long may be closed when there is no room for another."""
@@ -189,8 +191,10 @@ class Worker:
                 watcher.stop()
 
     def _accept_from(self, listener: socket.socket) -> None:
-        limit = self.knowledge.limits.connections
-        room = limit - len(self.clients) - self.shared.count(len(self.clients))
+        own = len(self.clients)
+        room = self.knowledge.limits.connections - own - self.shared.count(own)
+        # every client may need a second descriptor, for its container
+        room = min(room, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OWN_DESCRIPTORS) // 2 - own)
         if room <= 0:
             self._make_room()
             self._pause_accepting(FULL_SECONDS)
@@ -203,8 +207,7 @@ class Worker:
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
-                self.note(f"accept: {error.strerror}; waiting {OUT_OF_DESCRIPTORS_SECONDS} s")
-                self._pause_accepting(OUT_OF_DESCRIPTORS_SECONDS)
+                self.short_of_descriptors(error)
                 break
             sock.setblocking(False)
             with contextlib.suppress(OSError):  # a client that is gone again already
@@ -222,6 +225,16 @@ class Worker:
                 gone += 1
                 if gone >= ACCEPT_AT_ONCE:
                     return
+
+    def short_of_descriptors(self, error: OSError) -> None:
+        """Let nobody in for a moment; those that only rest give theirs back."""
+        if error.errno not in _FULL:
+            raise error
+        self.note(f"{error.strerror}; waiting {OUT_OF_DESCRIPTORS_SECONDS} s")
+        for backend in self.knowledge.every_backend():
+            backend.drop_idle()
+        self._make_room()
+        self._pause_accepting(OUT_OF_DESCRIPTORS_SECONDS)
 
     def _pause_accepting(self, seconds: float) -> None:
         self._accept(False)

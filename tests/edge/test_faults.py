@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import gevent
 import pytest
 
@@ -171,3 +173,22 @@ def test_a_step_that_the_table_does_not_know_is_a_fault(ground, wait):
     with pytest.raises(AssertionError, match="cannot go from head to tunnel"):
         stream._go(client_module.TUNNEL)
     client.close()
+
+
+def test_requests_wait_while_no_descriptor_is_left(ground, wait):
+    """As when `prlimit --pid` takes them away and gives them back."""
+    ground.route(ground.upstream().port)
+    clients = [ground.client() for _ in range(5)]
+    wait(lambda: len(ground.worker.clients) == 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for client in clients:
+            client.send(GET)
+        wait(lambda: len(ground.app.held) == 5)
+        gevent.sleep(0.5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [client.answer()[0] for client in clients] == [200] * 5
+    assert ground.ask(GET)[0] == 200
+    assert all(backend.in_flight == 0 for backend in ground.app.backends)

@@ -48,6 +48,7 @@ def on_docker(start_daemon, engine_address: str, test_image: str, tmp_path: Path
             "stop_grace": "2s",
             **app,
         }
+        shop = {key: value for key, value in shop.items() if value is not None}
         started.append(start_daemon({"engine": "docker", "apps": {"shop": shop}}))
         return started[-1]
 
