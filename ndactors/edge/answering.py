@@ -10,7 +10,7 @@ from .plan import Reply
 from .stream import OPEN, READ_BYTES, Data
 from .upstream import IDLE_PER_BACKEND, Upstream
 
-SETTLE_AT = 128
+SETTLE_AT = 32
 HEAD_ALONE_SECONDS = 1.5
 """So long the head of a small answer may wait for the first byte of its body: if the container hangs or dies between the
 two, the client has seen nothing yet, and the request can still go elsewhere."""

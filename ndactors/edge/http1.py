@@ -77,6 +77,7 @@ class Line(NamedTuple):
     value: bytes
 
 
+_once: set[int] = set()
 _lines: dict[bytes, Line] = {}
 """Clients repeat nearly all of their lines, and what a line means depends on nothing else."""
 
@@ -89,7 +90,13 @@ def _line(line: bytes) -> Line | None:
     name, value = match.groups()
     value = value.rstrip(b" \t")
     known = Line(_SPECIAL.get(name.lower(), 0), b"%b: %b\r\n" % (name, value), value)
-    if len(line) <= LINE_BYTES_REMEMBERED:
+    mark = hash(line)
+    if mark not in _once:
+        # only what comes again is worth its memory
+        if len(_once) >= LINES_REMEMBERED:
+            _once.clear()
+        _once.add(mark)
+    elif len(line) <= LINE_BYTES_REMEMBERED:
         if len(_lines) >= LINES_REMEMBERED:
             _lines.clear()
         _lines[line] = known

@@ -16,6 +16,7 @@ T = TypeVar("T")
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"))
 """Others are counted as one: a client must not be able to make counters without end."""
 MEMO_HEADS = 1024
+MEMO_ONCE = 4096
 MEMO_HEAD_BYTES = 4096
 """Longer heads are worked out each time: the memo stays below ``MEMO_HEADS`` times a few of these."""
 
@@ -105,16 +106,23 @@ class Reply:
 
 
 class Memo(Generic[T]):
-    """The newest few by their heads. When it is full it begins anew: cheaper than knowing which was used last."""
+    """Values by heads that came before. A head is remembered when it comes for the second time, so that those that
+    come once cost no memory; when there are too many it begins anew, which is cheaper than knowing which was used last."""
 
-    __slots__ = ("get", "known")
+    __slots__ = ("_once", "get", "known")
 
     def __init__(self) -> None:
         self.known: dict[bytes, T] = {}
         self.get = self.known.get
+        self._once: set[int] = set()
 
     def keep(self, head: bytes, value: T) -> None:
-        if len(head) <= MEMO_HEAD_BYTES:
+        mark = hash(head)
+        if mark not in self._once:
+            if len(self._once) >= MEMO_ONCE:
+                self._once.clear()
+            self._once.add(mark)
+        elif len(head) <= MEMO_HEAD_BYTES:
             if len(self.known) >= MEMO_HEADS:
                 self.known.clear()
             self.known[head] = value

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from proxies import Proxy, caddy, cpu_seconds, find, haproxy, nextdeploy, nginx_proxy, resident_mb, upstream
+from proxies import Proxy, caddy, cpu_seconds, find, haproxy, nextdeploy, nginx_proxy, resident_mb, sink, upstream
 
 CONNECTIONS = 64
 SHORT = "--short" in sys.argv
@@ -86,39 +88,31 @@ def costs(proxies: list[Proxy], folder: Path) -> None:
         print(f"  and the daemon, until each record is durable: {statistics.median(beside):.1f} µs")
 
 
-def bodies(proxies: list[Proxy], folder: Path) -> None:
+def bodies(proxies: list[Proxy], folder: Path, makers: list[Any]) -> None:
     size = 0.1 if SHORT else 1.0
-    blob = folder / "big"
     limit = ["--range", f"0-{int(size * (1 << 30)) - 1}"]
     upload = folder / "upload"
     with upload.open("wb") as file:
         file.truncate(int(size * (1 << 30)))
-    print(f"\nCPU seconds per GiB streamed ({blob.stat().st_size >> 20} MiB file)")
-    for proxy in proxies:
-        downs, ups = [], []
+    (folder / "up").mkdir()
+    (folder / "up").chmod(0o755)
+
+    def streamed(proxy: Proxy, *how: str) -> float:
+        used = []
         for _ in range(1 if SHORT else 3):
             before = cpu_seconds(proxy.pids)
-            subprocess.run(
-                ["curl", "-sSf", "-o", "/dev/null", *limit, f"http://127.0.0.1:{proxy.port}/big"], check=True
-            )
-            middle = cpu_seconds(proxy.pids)
-            subprocess.run(
-                [
-                    "curl",
-                    "-sSf",
-                    "-o",
-                    "/dev/null",
-                    "-H",
-                    "Expect:",
-                    "-T",
-                    str(upload),
-                    f"http://127.0.0.1:{proxy.port}/sink",
-                ],
-                check=True,
-            )
-            downs.append((middle - before) / size)
-            ups.append((cpu_seconds(proxy.pids) - middle) / size)
-        print(f"  {proxy.name:18} down {statistics.median(downs):5.2f}  up {statistics.median(ups):5.2f}")
+            subprocess.run(["curl", "-sSf", "-o", "/dev/null", *how], check=True)
+            used.append((cpu_seconds(proxy.pids) - before) / size)
+        return statistics.median(used)
+
+    print("\nCPU seconds per GiB streamed, by Content-Length")
+    with contextlib.ExitStack() as stack:
+        to = stack.enter_context(sink(folder))
+        for proxy, make in zip(proxies, makers, strict=True):
+            other = stack.enter_context(make(folder / "up", to))
+            down = streamed(proxy, *limit, f"http://127.0.0.1:{proxy.port}/big")
+            up = streamed(other, "-H", "Expect:", "-T", str(upload), f"http://127.0.0.1:{other.port}/sink")
+            print(f"  {proxy.name:18} down {down:5.2f}  up {up:5.2f}")
 
 
 def latencies(proxies: list[Proxy], folder: Path, port: int) -> None:
@@ -166,6 +160,20 @@ def idle(proxies: list[Proxy]) -> None:
         print(f"  1,000 idle connections more {resident_mb(worker) - before:5.1f} MB")
 
 
+def flat(folder: Path, to: int) -> None:
+    """The same load with one app and one route, and with many."""
+    print("\nCPU per request with more apps and routes, microseconds")
+    for apps, routes in ((1, 1), (500, 10_000)):
+        place = folder / f"flat-{apps}"
+        place.mkdir()
+        with nextdeploy(place, to, apps=apps, routes=routes) as proxy:
+            wrk(proxy, 1)
+            values = [cost(proxy, SECONDS)[0] for _ in range(ROUNDS)]
+            print(
+                f"  {apps:3} apps, {routes:6,} routes  {statistics.median(values):5.1f}  ({min(values):.1f} to {max(values):.1f})"
+            )
+
+
 def main() -> int:
     if find("nginx") is None or shutil.which("wrk") is None:
         print("edge: nginx and wrk are needed to measure beside; they are not installed")
@@ -174,15 +182,16 @@ def main() -> int:
         folder = Path(name)
         folder.chmod(0o755)
         to = stack.enter_context(upstream(folder))
-        makers = [(nginx_proxy, False), (nginx_proxy, True)]
+        makers: list[tuple[Any, bool]] = [(nginx_proxy, False), (nginx_proxy, True)]
         makers += [(haproxy, False), (haproxy, True)] if find("haproxy") else []
         makers += [(caddy, False), (caddy, True)] if find("caddy") else []
-        proxies = [stack.enter_context(make(folder, to, log=log)) for make, log in makers]
-        proxies.append(stack.enter_context(nextdeploy(folder, to)))
+        ready = [*(partial(make, log=log) for make, log in makers), nextdeploy]
+        proxies = [stack.enter_context(make(folder, to)) for make in ready]
         costs(proxies, folder)
-        bodies(proxies, folder)
+        bodies(proxies, folder, ready)
         latencies(proxies, folder, to)
         idle(proxies)
+        flat(folder, to)
     return 0
 
 

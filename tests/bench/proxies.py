@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from mmdb_writer import MMDBWriter
@@ -118,18 +119,53 @@ def nginx(folder: Path, name: str, http: str) -> list[str]:
     return [str(find("nginx")), "-c", str(folder / f"{name}.conf"), "-p", str(folder)]
 
 
+SINK = """
+import socket, sys, threading
+def serve(sock):
+    buffer, view = bytearray(1 << 20), None
+    view = memoryview(buffer)
+    while True:
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            more = sock.recv(65536)
+            if not more:
+                return
+            head += more
+        head, _, rest = head.partition(b"\\r\\n\\r\\n")
+        length = next(int(line[15:]) for line in head.split(b"\\r\\n") if line.lower().startswith(b"content-length:")) if b"ength:" in head else 0
+        left = length - len(rest)
+        while left:
+            count = sock.recv_into(view)
+            if not count:
+                return
+            left -= count
+        sock.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+
 @contextlib.contextmanager
 def upstream(folder: Path) -> Iterator[int]:
-    """64 bytes at every path; ``/big`` is one GiB, ``/sink`` takes whatever is sent."""
+    """64 bytes at every path; ``/big`` is one GiB."""
     port = free_port()
     with (folder / "big").open("wb") as file:
         file.truncate(1 << 30)
     http = (
         f"access_log off; sendfile on; server {{ listen 127.0.0.1:{port} backlog=1024;\n"
-        f"location = /big {{ alias {folder}/big; }} location = /sink {{ return 200 'ok'; }}\n"
+        f"location = /big {{ alias {folder}/big; }} \n"
         f"location / {{ return 200 '{'x' * 64}'; }} }}\n"
     )
     with running(nginx(folder, "upstream", http), port, folder):
+        yield port
+
+
+@contextlib.contextmanager
+def sink(folder: Path) -> Iterator[int]:
+    """Reads whatever is sent, as fast as it can."""
+    port = free_port()
+    with running([sys.executable, "-c", SINK, str(port)], port, folder):
         yield port
 
 
@@ -153,9 +189,9 @@ def nginx_proxy(folder: Path, to: int, *, log: bool) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def haproxy(folder: Path, to: int, *, log: bool) -> Iterator[Proxy]:
-    port, sink = free_port(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sink.bind(("127.0.0.1", 0))
-    logs = f"  log 127.0.0.1:{sink.getsockname()[1]} local0\n" if log else ""
+    port, collector = free_port(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    collector.bind(("127.0.0.1", 0))
+    logs = f"  log 127.0.0.1:{collector.getsockname()[1]} local0\n" if log else ""
     file = folder / ("haproxy-log.cfg" if log else "haproxy.cfg")
     file.write_text(
         f"global\n  nbthread 1\n  maxconn 4096\n{logs}"
@@ -166,7 +202,7 @@ def haproxy(folder: Path, to: int, *, log: bool) -> Iterator[Proxy]:
         "  unique-id-header X-Request-Id\n  default_backend app\n"
         f"backend app\n  server one 127.0.0.1:{to}\n"
     )
-    with sink, running([str(find("haproxy")), "-db", "-f", str(file)], port, folder) as pid:
+    with collector, running([str(find("haproxy")), "-db", "-f", str(file)], port, folder) as pid:
         yield Proxy("HAProxy + httplog" if log else "HAProxy", port, family(pid))
 
 
@@ -180,7 +216,7 @@ def caddy(folder: Path, to: int, *, log: bool) -> Iterator[Proxy]:
     )
     file.write_text(
         "{\n admin off\n auto_https off\n persist_config off\n}\n"
-        f"http://127.0.0.1:{port} {{\n bind 127.0.0.1\n {logs}\n reverse_proxy 127.0.0.1:{to} {{\n"
+        f"http://:{port} {{\n bind 127.0.0.1\n {logs}\n reverse_proxy 127.0.0.1:{to} {{\n"
         " header_up X-Request-Id {http.request.uuid}\n }\n}\n"
     )
     command = [str(find("caddy")), "run", "--config", str(file), "--adapter", "caddyfile"]
@@ -212,7 +248,7 @@ def nextdeploy(folder: Path, to: int, *, apps: int = 1, routes: int = 1) -> Iter
         "rate_limit": {"per_ip": "1000000/s", "per_app": "1000000/s", "burst": 100_000},
     }
     per_app = max(1, routes // apps)
-    config = {
+    config: dict[str, Any] = {
         "version": "1.0",
         "state_dir": str(state),
         "engine": "process",
@@ -221,6 +257,10 @@ def nextdeploy(folder: Path, to: int, *, apps: int = 1, routes: int = 1) -> Iter
         "admin": {"listen": "127.0.0.1:0"},
         "apps": {"app": {**app, "domains": ["*", *(f"h{n}.test" for n in range(per_app - 1))]}},
     }
+    for number in range(1, apps):
+        # apps that run nothing: what is measured is the edge's tables
+        domains = [f"a{number}h{n}.test" for n in range(per_app)]
+        config["apps"][f"app{number}"] = {"command": ["true"], "domains": domains, "replicas": 0}
     file = folder / f"nextdeploy-{apps}-{routes}.yml"
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "ndactors", f"--config={file}"]
