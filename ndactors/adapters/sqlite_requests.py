@@ -94,7 +94,15 @@ class SqliteRequests:
         database.executemany(
             "INSERT INTO heads VALUES (?,?,?,?,?,?,?)",
             [
-                (first + place, head.app, head.process, head.method, head.host, _path(head), self._encode(head))
+                (
+                    first + place,
+                    head.app,
+                    head.process,
+                    _text(head.method),
+                    _text(head.host),
+                    _path(head),
+                    self._encode(head),
+                )
                 for place, head in enumerate(batch.heads)
             ],
         )
@@ -194,10 +202,10 @@ def _conditions(query: GetRequests) -> tuple[list[str], list[Any]]:
 def _record(row: tuple[Any, ...]) -> RequestRecord:
     _, at, duration, upstream, status, into, out, id, address, country, container, retries, error, body = row[:14]
     head = msgspec.msgpack.decode(row[14], type=RequestHead)
-    answer = msgspec.msgpack.decode(row[15], type=AnswerHead) if row[15] is not None else AnswerHead(status=status)
+    answer = msgspec.msgpack.decode(row[15], type=AnswerHead) if row[15] is not None else AnswerHead(status, b"")
     moment = datetime.datetime.fromtimestamp(at / 1e6, datetime.UTC)
-    path, _, search = head.target.partition("?")
-    headers = {"host": head.host, **_headers(head.fields)}
+    path, _, search = _text(head.target).partition("?")
+    headers = {"host": _text(head.host), **_headers(head.fields)}
     return RequestRecord(
         ts=moment.isoformat(timespec="microseconds").replace("+00:00", "Z"),
         id=id,
@@ -206,8 +214,8 @@ def _record(row: tuple[Any, ...]) -> RequestRecord:
         container=container,
         ip=address,
         country=country or None,
-        method=head.method,
-        host=head.host,
+        method=_text(head.method),
+        host=_text(head.host),
         path=path,
         query=search or None,
         status=status,
@@ -215,7 +223,7 @@ def _record(row: tuple[Any, ...]) -> RequestRecord:
         upstream_ms=upstream / 1000,
         bytes_in=into,
         bytes_out=out,
-        protocol=head.protocol,
+        protocol="HTTP/1.1" if head.http11 else "HTTP/1.0",
         user_agent=headers.get("user-agent", ""),
         referer=headers.get("referer"),
         request_headers=headers,
@@ -227,13 +235,17 @@ def _record(row: tuple[Any, ...]) -> RequestRecord:
 
 
 def _path(head: RequestHead) -> str:
-    return head.target.partition("?")[0]
+    return _text(head.target.partition(b"?")[0])
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")
 
 
 def _headers(lines: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in lines.split(b"\r\n")[:-1]:
-        name, _, value = line.decode("utf-8", "backslashreplace").partition(": ")
+        name, _, value = _text(line).partition(": ")
         name = name.lower()
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -61,6 +62,7 @@ def _longest(paths: dict[bytes, Match[T]], path: bytes) -> Match[T] | None:
     return paths.get(b"/")
 
 
+@lru_cache(maxsize=1024)
 def normal_host(host: bytes) -> bytes:
     """Lower case, without port and final dot. IPv6 addresses keep their brackets."""
     if host.startswith(b"["):

@@ -248,19 +248,13 @@ class Redactor:
 
     def request(self, plan: Plan) -> RequestHead:
         request, service = plan.request, plan.service
-        target = _text(request.target)
-        path, mark, query = target.partition("?")
-        if mark:
-            target = path + mark + redact_query(query, self._query)
-        return RequestHead(
-            app=service.settings.app if service is not None else "",
-            process=service.settings.process if service is not None else "",
-            method=_text(request.method),
-            host=_text(request.host),
-            target=target,
-            protocol="HTTP/1.1" if request.http11 else "HTTP/1.0",
-            fields=self.fields(request.fields),
-        )
+        target = request.target
+        if b"?" in target:
+            path, _, query = target.partition(b"?")
+            target = path + b"?" + redact_query(query.decode("latin-1"), self._query).encode("latin-1")
+        app, process = (service.settings.app, service.settings.process) if service is not None else ("", "")
+        fields = self.fields(request.fields)
+        return RequestHead(app, process, request.http11, request.method, request.host, target, fields)
 
     def answer(self, reply: Reply) -> AnswerHead:
-        return AnswerHead(status=reply.status, fields=self.fields(reply.response.fields))
+        return AnswerHead(reply.status, self.fields(reply.response.fields))

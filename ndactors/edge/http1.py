@@ -4,6 +4,7 @@ that no two parsers can disagree about a message that passed here."""
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 Data = bytes | memoryview
@@ -104,54 +105,33 @@ def _line(line: bytes) -> Line | None:
 
 
 class Request:
-    """One request's head, taken apart. ``fields`` are those that go on unchanged, as bytes."""
-
-    __slots__ = (
-        "accept",
-        "authorization",
-        "body",
-        "connection",
-        "expect",
-        "fields",
-        "forwarded",
-        "host",
-        "http11",
-        "keep_alive",
-        "length",
-        "method",
-        "path",
-        "request_id",
-        "target",
-        "upgrade",
-    )
+    """One request's head, taken apart. ``fields`` are those that go on unchanged, as bytes. What most requests do not
+    have is the class's own."""
 
     method: bytes
     target: bytes
     """In origin form: path and query."""
     path: bytes
     http11: bool
-    host: bytes
+    host: bytes = b""
     """As the client sent it; may be empty with HTTP/1.0."""
-    body: int
-    length: int
+    body = 0
+    length = 0
     fields: list[bytes]
-    forwarded: list[tuple[bytes, bytes]] | None
+    forwarded: list[tuple[bytes, bytes]] | None = None
     """What it says about hops before; to be believed from trusted proxies only."""
-    connection: tuple[bytes, ...]
     keep_alive: bool
-    accept: bytes
-    authorization: bytes
-    expect: bytes
-    request_id: bytes
-    upgrade: bytes
+    accept = b""
+    authorization = b""
+    expect = b""
+    request_id = b""
+    upgrade = b""
 
 
 NOTHING = Request()
 """What stands for a request that could not be read."""
-NOTHING.method = NOTHING.target = NOTHING.path = NOTHING.host = b""
-NOTHING.accept = NOTHING.authorization = NOTHING.expect = NOTHING.request_id = NOTHING.upgrade = b""
-NOTHING.fields, NOTHING.forwarded, NOTHING.connection = [], None, ()
-NOTHING.body = NOTHING.length = 0
+NOTHING.method = NOTHING.target = NOTHING.path = b""
+NOTHING.fields = []
 NOTHING.http11 = NOTHING.keep_alive = False
 
 
@@ -187,7 +167,6 @@ def parse_request(head: bytes) -> Request:
     length: bytes | None = None
     transfer: bytes | None = None
     tokens: tuple[bytes, ...] = ()
-    request.upgrade = request.expect = request.request_id = request.accept = request.authorization = b""
     forwarded: list[tuple[bytes, bytes]] | None = None
     fields: list[bytes] = []
     known = _lines.get
@@ -229,11 +208,19 @@ def parse_request(head: bytes) -> Request:
         elif kind == FORWARDED:
             forwarded = forwarded or []
             forwarded.append((field.partition(b":")[0].lower(), value))
-    request.forwarded = forwarded
-    request.connection = tokens
-    request.keep_alive = (b"close" not in tokens) if http11 else (b"keep-alive" in tokens)
-    _frame_request(request, length, transfer)
-    _target(request, target, host)
+    if forwarded is not None:
+        request.forwarded = forwarded
+    request.keep_alive = http11 if not tokens else (b"close" not in tokens) if http11 else (b"keep-alive" in tokens)
+    if length is not None or transfer is not None or method in _FRAMED_APART:
+        _frame_request(request, length, transfer)
+    if host is not None and target[0] == 0x2F:
+        if not _good_host(host):
+            raise Refused(400, "the Host is malformed")
+        request.host = host
+        request.target = target
+        request.path = target.partition(b"?")[0] if b"?" in target else target
+    else:
+        _target(request, target, host)
     request.fields = _without(fields, tokens) if tokens else fields
     if request.expect and request.expect.lower() != b"100-continue":
         raise Refused(417, "only 100-continue can be expected")
@@ -242,9 +229,16 @@ def parse_request(head: bytes) -> Request:
     return request
 
 
+_FRAMED_APART = frozenset((b"CONNECT", b"TRACE"))
+
+
+@lru_cache(maxsize=1024)
+def _good_host(host: bytes) -> bool:
+    return _HOST.fullmatch(host) is not None
+
+
 def _frame_request(request: Request, length: bytes | None, transfer: bytes | None) -> None:
     """RFC 9112 6.1 to 6.3, without any of its leniency."""
-    request.length = 0
     if transfer is not None:
         if length is not None:
             raise Refused(400, "there are Content-Length and Transfer-Encoding")
@@ -274,7 +268,7 @@ def _target(request: Request, target: bytes, host: bytes | None) -> None:
     if host is None:
         if request.http11:
             raise Refused(400, "there is no Host")
-    elif not _HOST.fullmatch(host):
+    elif not _good_host(host):
         raise Refused(400, "the Host is malformed")
     if target[0] != 0x2F:
         if target == b"*":

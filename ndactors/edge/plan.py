@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"))
+METHODS = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")}
 """Others are counted as one: a client must not be able to make counters without end."""
 MEMO_HEADS = 1024
 MEMO_ONCE = 4096
@@ -44,8 +44,7 @@ class Plan:
         self.request = request
         self.size = size
         self.service = service
-        method = request.method.decode("latin-1")
-        self.method = method if method in METHODS else "OTHER"
+        self.method = METHODS.get(request.method, "OTHER")
         self.idempotent = request.method in http1.IDEMPOTENT
         self.head = upstream_head(request, prefix)
         """Behind it come the fields of the connection, the last of them open for the request's id, and ``tail``."""

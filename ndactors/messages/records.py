@@ -8,23 +8,23 @@ from msgspec import Struct
 from .base import Message, Value
 
 
-class RequestHead(Value, frozen=True, kw_only=True):
+class RequestHead(Struct, frozen=True, array_like=True):
     """What records of requests with the same head share. Secrets are out of it already."""
 
     app: str
     process: str
-    method: str
-    host: str
-    target: str
+    http11: bool
+    method: bytes
+    host: bytes
+    target: bytes
     """Path and query."""
-    protocol: str
-    fields: bytes = b""
+    fields: bytes
     """Lines as they were passed on."""
 
 
-class AnswerHead(Value, frozen=True, kw_only=True):
+class AnswerHead(Struct, frozen=True, array_like=True):
     status: int
-    fields: bytes = b""
+    fields: bytes
 
 
 class Row(Struct, frozen=True, array_like=True):

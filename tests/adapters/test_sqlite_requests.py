@@ -19,10 +19,10 @@ def batch(sequence: int, count: int = 3, worker: str = "w", **changes) -> Reques
     head = RequestHead(
         app=changes.pop("app", "shop"),
         process="web",
-        method=changes.pop("method", "GET"),
-        host="shop.test",
-        target=changes.pop("target", f"/{sequence}?q=1"),
-        protocol="HTTP/1.1",
+        http11=True,
+        method=changes.pop("method", "GET").encode(),
+        host=b"shop.test",
+        target=changes.pop("target", f"/{sequence}?q=1").encode(),
         fields=b"User-Agent: me\r\nX-A: 1\r\nX-A: 2\r\nReferer: https://x/\r\n",
     )
     at = changes.pop("ago", 0.0)
