@@ -238,6 +238,7 @@ class ProxyActor(Actor):
             trusted_proxies=settings.edge.trusted_proxies,
             limits=settings.edge.limits,
             capture=settings.edge.capture,
+            drain_seconds=max((app.deploy.drain for app in settings.apps.values()), default=30.0),
             geoip=settings.geoip_database or "",
         )
         assert self._pool is not None

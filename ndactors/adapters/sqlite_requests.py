@@ -111,12 +111,12 @@ class SqliteRequests:
             "INSERT INTO answers VALUES (?,?)",
             [(second + place, self._encode(answer)) for place, answer in enumerate(batch.answers)],
         )
-        base = int(batch.base * 1e6)
+        base = batch.base
         database.executemany(
             _INSERT,
             [
                 (
-                    *(base + row.at, row.duration, row.upstream, first + row.head),
+                    *(_micro(base + row.at), _micro(row.duration), _micro(row.upstream), first + row.head),
                     *(second + row.answer if row.answer >= 0 else None, row.status, row.bytes_in, row.bytes_out),
                     *(
                         row.id.decode("latin-1"),
@@ -166,6 +166,10 @@ _SIZES = ("page_count", "freelist_count", "page_size")
 
 def _next(database: Any, table: str) -> int:
     return int(database.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
+
+
+def _micro(seconds: float) -> int:
+    return int(seconds * 1e6)
 
 
 def _conditions(query: GetRequests) -> tuple[list[str], list[Any]]:

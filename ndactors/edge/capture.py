@@ -99,9 +99,9 @@ class Recorder:
             started = x.started
             rows.append(
                 Row(
-                    int((offset + started) * 1e6),
-                    int((x.ended - started) * 1e6),
-                    int((x.first_byte - x.sent) * 1e6) if x.first_byte else 0,
+                    offset + started,
+                    x.ended - started,
+                    x.first_byte - x.sent if x.first_byte else 0.0,
                     plan.place,
                     answer,
                     x.status,
@@ -236,15 +236,13 @@ class Redactor:
 
     def _line(self, line: bytes) -> bytes:
         name, _, value = line.partition(b": ")
-        plain = name.lower()
+        plain, kept = name.lower(), line
         if plain in self._secret:
-            line = name + b": " + REDACTED.encode() + b"\r\n"
+            kept = name + b": " + REDACTED.encode() + b"\r\n"
         elif plain in _LINKS:
-            line = b"%b: %b\r\n" % (name, redact_url(_text(value[:-2]), self._query).encode())
-        else:
-            return line  # nothing to remember
-        self._lines.keep(name + b": " + value, line)
-        return line
+            kept = b"%b: %b\r\n" % (name, redact_url(_text(value[:-2]), self._query).encode())
+        self._lines.keep(line, kept)
+        return kept
 
     def request(self, plan: Plan) -> RequestHead:
         request, service = plan.request, plan.service

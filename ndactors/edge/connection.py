@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import http1
 from .answers import answer
 from .exchange import Exchange
+from .gate import Places
 from .services import ServiceState
 from .stream import CLOSED as STREAM_CLOSED
 from .stream import Stream
@@ -68,7 +69,7 @@ class Connection(Stream):
         self._trusted = worker.knowledge.trusts(address)
         self._country = worker.country(address)
         self._forwarded = forwarded_fields(address, self._country)
-        self._places: dict[tuple[str, str], tuple[int, int]] = {}
+        self._places: Places = {}
         self.start_reading()
 
     def _go(self, step: int) -> None:

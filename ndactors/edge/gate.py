@@ -92,32 +92,38 @@ class RateLimits:
         per_app, per_ip = limit("per_app"), limit("per_ip")
         return cls(name, per_app, per_ip) if per_app is not None or per_ip is not None else None
 
-    def admit(self, shared: Shared, places: dict[tuple[str, str], tuple[int, int]], address: str, now: float) -> float:
-        """0, or how long to wait, or negative how long to stay away. ``places`` is where the caller remembers its
-        clients' places."""
-        wait = 0.0
+    def admit(self, shared: Shared, places: Places, address: str, now: float) -> float:
+        """0, or how long to wait, or negative how long to stay away. ``places`` is where the connection remembers its
+        client's place."""
+        wait, place = 0.0, -1
         per_ip = self.per_ip
         if per_ip is not None:
-            found = places.get((self.name, address))
-            if found is None or not shared.holds(*found):
+            found = places.get(self)
+            if found is None or found[0] != address or shared.keys[found[1]] != found[2]:
                 key = shared.key("address", self.name, address_key(address))
-                found = places[(self.name, address)] = (shared.place_of_address(key), key)
-            wait = shared.admit(found[0], per_ip, now)
+                found = places[self] = (address, shared.place_of_address(key), key)
+            place = found[1]
+            wait = shared.admit(place, per_ip, now)
             if wait < 0.0:
                 return wait
         per_app = self.per_app
         if per_app is not None:
             own = self.place
-            if own is None or not shared.holds(*own):
+            if own is None or shared.keys[own[0]] != own[1]:
                 key = shared.key("app", self.name)
                 own = self.place = (shared.place_of_app(key), key)
             longer = shared.admit(own[0], per_app, now)
             if longer < 0.0:
-                if per_ip is not None and found is not None:
-                    shared.give_back(found[0], per_ip)
+                if per_ip is not None:
+                    shared.give_back(place, per_ip)
                 return longer
-            wait = max(wait, longer)
+            if longer > wait:
+                return longer
         return wait
+
+
+Places = dict[RateLimits, tuple[str, int, int]]
+"""Address, place and key, for each service's limits that a client met."""
 
 
 class Passwords:

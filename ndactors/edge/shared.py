@@ -42,7 +42,7 @@ class Shared:
         whole = memoryview(self._map)
         self._secret = bytes(whole[:8])
         self._counts = whole[8:_HEADER].cast("q")
-        self._keys = whole[_HEADER : _HEADER + 8 * _PLACES].cast("Q")
+        self.keys = whole[_HEADER : _HEADER + 8 * _PLACES].cast("Q")
         self._arrivals = whole[_HEADER + 8 * _PLACES :].cast("d")
         self._index = index % WORKERS
         self._counts[self._index] = 0
@@ -69,7 +69,7 @@ class Shared:
 
     def _place(self, key: int, row: int) -> int:
         """Where ``key`` lives; if it is new it takes the place of the one that rested longest."""
-        keys, arrivals = self._keys, self._arrivals
+        keys, arrivals = self.keys, self._arrivals
         begin = row * SET
         victim = begin
         for place in range(begin, begin + SET):
@@ -81,12 +81,17 @@ class Shared:
         arrivals[victim] = 0.0
         return victim
 
-    def holds(self, place: int, key: int) -> bool:
-        return self._keys[place] == key
-
     def admit(self, place: int, limit: Limit, now: float) -> float:
         """As ``core.gcra.decide``: 0, or how long to wait, or negative how long to stay away."""
-        self._arrivals[place], wait = decide(self._arrivals[place], now, limit)
+        arrivals = self._arrivals
+        arrival = arrivals[place]
+        if arrival < now:
+            arrival = now
+        if arrival - limit.burst <= now:
+            # most are early enough: what ``decide`` says of them, without asking it
+            arrivals[place] = arrival + limit.interval
+            return 0.0
+        arrivals[place], wait = decide(arrival, now, limit)
         return wait
 
     def give_back(self, place: int, limit: Limit) -> None:
@@ -94,5 +99,5 @@ class Shared:
         self._arrivals[place] -= limit.interval
 
     def close(self) -> None:
-        for view in (self._counts, self._keys, self._arrivals):
+        for view in (self._counts, self.keys, self._arrivals):
             view.release()

@@ -28,12 +28,12 @@ class AnswerHead(Struct, frozen=True, array_like=True):
 
 
 class Row(Struct, frozen=True, array_like=True):
-    """Times in microseconds: ``at`` since the batch's ``base``. ``head`` and ``answer`` are places in the batch's lists,
+    """Times in seconds: ``at`` since the batch's ``base``. ``head`` and ``answer`` are places in the batch's lists,
     -1: none (a request that could not be read; an answer that is the edge's own: then ``status`` says which)."""
 
-    at: int
-    duration: int
-    upstream: int
+    at: float
+    duration: float
+    upstream: float
     head: int
     answer: int
     status: int

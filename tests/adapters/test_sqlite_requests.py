@@ -28,9 +28,9 @@ def batch(sequence: int, count: int = 3, worker: str = "w", **changes) -> Reques
     at = changes.pop("ago", 0.0)
     rows = [
         Row(
-            n,
-            changes.get("duration", 1500),
-            1000,
+            n / 1e6,
+            changes.get("duration", 0.0015),
+            0.001,
             0,
             0 if changes.get("status", 200) == 200 else -1,
             changes.get("status", 200),
@@ -125,7 +125,7 @@ def test_queries(make, query, found):
             batch(5, 1, status=404, error="no_route"),
             batch(6, 1, ip="10.0.0.1"),
             batch(7, 1, country="FR"),
-            batch(8, 1, duration=150_000),
+            batch(8, 1, duration=0.15),
             batch(9, 1, ago=3600.0),
         ]
     )
