@@ -4,6 +4,7 @@ are printed, because a machine's speed drifts."""
 from __future__ import annotations
 
 import contextlib
+import http.client
 import re
 import shutil
 import socket
@@ -160,6 +161,20 @@ def idle(proxies: list[Proxy]) -> None:
         print(f"  1,000 idle connections more {resident_mb(worker) - before:5.1f} MB")
 
 
+def dropped(proxies: list[Proxy]) -> None:
+    (own,) = (proxy for proxy in proxies if proxy.name == OWN)
+    assert own.control is not None
+    connection = http.client.HTTPConnection("control")
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.connect(str(own.control))
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    total = sum(float(line.split()[-1]) for line in lines if line.startswith("nextdeploy_requests_total{"))
+    lost = next(float(line.split()[-1]) for line in lines if line.startswith("nextdeploy_requests_dropped_total"))
+    print(f"\nOf {total:,.0f} requests of the load above, all recorded, {lost:,.0f} records were dropped")
+
+
 def flat(folder: Path, to: int) -> None:
     """The same load with one app and one route, and with many."""
     print("\nCPU per request with more apps and routes, microseconds")
@@ -191,6 +206,7 @@ def main() -> int:
         bodies(proxies, folder, ready)
         latencies(proxies, folder, to)
         idle(proxies)
+        dropped(proxies)
         flat(folder, to)
     return 0
 

@@ -36,6 +36,7 @@ class Proxy:
     port: int
     pids: tuple[int, ...]
     beside: tuple[int, ...] = ()
+    control: Path | None = None
 
 
 def free_port() -> int:
@@ -275,7 +276,7 @@ def nextdeploy(folder: Path, to: int, *, apps: int = 1, routes: int = 1) -> Iter
             for entry in Path("/proc").iterdir()
             if entry.name.isdigit() and _is_edge(entry, str(state).encode())
         )
-        yield Proxy("NextDeploy", port, edge, (daemon,))
+        yield Proxy("NextDeploy", port, edge, (daemon,), state / "control.sock")
 
 
 def _is_edge(entry: Path, state: bytes) -> bool:
