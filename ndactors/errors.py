@@ -138,6 +138,27 @@ class ImageNotFound(EngineError):
     title = "Image not found"
 
 
+class BuildFailed(EngineError):
+    """An image could not be built; the message has the last lines that the build printed."""
+
+    status = 422
+    title = "Build failed"
+
+
+class BuildTimeout(BuildFailed):
+    """It took longer than it may."""
+
+
+class MissingBlobs(Conflict):
+    """Blobs that a bundle names are not here: upload them first."""
+
+    title = "Blobs are missing"
+
+    def __init__(self, digests: list[str]) -> None:
+        self.digests = digests
+        super().__init__(f"{len(digests)} blobs are missing; upload them first")
+
+
 class StateError(NextDeployError):
     """State on disk cannot be read or written."""
 

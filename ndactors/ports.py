@@ -5,14 +5,17 @@ Every method may block its caller (a greenlet) and raises only errors of ``ndact
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
-from .core.model import Healthcheck
+from .core.images import BuildRequest, ImageInfo
+from .core.model import Healthcheck, Registry
 from .messages.edge import RequestRecords
+from .messages.operations import GetOperations, GetRevisions, Operation, OperationPage, Revision, RevisionPage
 from .messages.queries import Event, EventPage, GetEvents
-from .messages.records import GetRequests, RequestPage
+from .messages.records import GetRequests, GetTraffic, RequestPage, TrafficSummary
 
 T = TypeVar("T")
 
@@ -71,7 +74,126 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    def terminal(self, container: str, argv: tuple[str, ...], *, tty: bool, rows: int, columns: int) -> Terminal:
+        """Start ``argv`` inside it with its streams in our hands."""
+        ...
+
     def close(self) -> None: ...
+
+
+class Terminal(Protocol):
+    """A process inside a container that somebody talks to. Closing it ends the process."""
+
+    def send(self, data: bytes) -> None:
+        """To its standard input."""
+        ...
+
+    def end_input(self) -> None: ...
+
+    def receive(self) -> bytes:
+        """What it printed, as it comes, both streams; empty at its end."""
+        ...
+
+    def resize(self, rows: int, columns: int) -> None: ...
+
+    def exit_code(self) -> int | None:
+        """After the end of its output; None if it cannot be known."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Progress = Callable[[str], None]
+"""Hears lines of a build or a pull as they come."""
+
+
+class ImageStore(Protocol):
+    """The images of one engine. It removes only what it built itself."""
+
+    def find(self, name: str) -> ImageInfo | None:
+        """An image that is there already, by name or id."""
+        ...
+
+    def pull(self, name: str, registries: Mapping[str, Registry], progress: Progress) -> ImageInfo:
+        """Fetch it. ``ImageNotFound`` if no registry has it or none can be reached; ``EngineError``."""
+        ...
+
+    def build(self, request: BuildRequest, progress: Progress) -> ImageInfo:
+        """Build it, or find that the very same was built before (``ImageInfo.cached``). ``BuildFailed`` with the last
+        lines of its output; ``BuildTimeout`` is one."""
+        ...
+
+    def load(self, archive: Path, request: BuildRequest, progress: Progress) -> ImageInfo:
+        """Take an image that was built elsewhere, as `docker save` writes it."""
+        ...
+
+    def prune(self, project: str, app: str, keep: Iterable[str]) -> list[str]:
+        """Remove the images that we built for ``app`` but those with the ids ``keep`` and those in use. Their names."""
+        ...
+
+
+class Ledger(Protocol):
+    """Operations and revisions. Everything is durable when a call returns."""
+
+    def save_operation(self, operation: Operation) -> None:
+        """Insert it, or replace the one with its id."""
+        ...
+
+    def operation(self, id: str) -> Operation | None: ...
+
+    def operations(self, query: GetOperations) -> OperationPage: ...
+
+    def save_revision(self, revision: Revision) -> None: ...
+
+    def revision(self, app: str, number: int) -> Revision | None: ...
+
+    def revisions(self, query: GetRevisions) -> RevisionPage: ...
+
+    def close(self) -> None: ...
+
+
+class SecretStore(Protocol):
+    """Secrets by app and environment, encrypted on disk. Values never leave it but to make a container."""
+
+    def names(self, app: str) -> dict[str, str]:
+        """Name → when it was set (RFC 3339)."""
+        ...
+
+    def values(self, app: str) -> dict[str, str]: ...
+
+    def marks(self, app: str) -> dict[str, str]:
+        """Name → a keyed digest that changes with the value and tells nothing about it."""
+        ...
+
+    def set(self, app: str, name: str, value: str) -> None: ...
+
+    def delete(self, app: str, name: str) -> None:
+        """``NotFound`` if there is none."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Files by their SHA-256 (lower-case hex). Every call runs off the event loop where that matters."""
+
+    def path(self, digest: str) -> Path | None:
+        """Where a complete one is."""
+        ...
+
+    def offset(self, digest: str) -> int:
+        """How many bytes of an unfinished upload are there; 0 if none."""
+        ...
+
+    def missing(self, digests: Iterable[str]) -> list[str]: ...
+
+    def append(self, digest: str, offset: int, size: int, read: Callable[[int], bytes]) -> bool:
+        """Go on at ``offset`` with what ``read`` gives until it gives nothing. True when the whole of ``size`` bytes is
+        there and its digest is right. ``Conflict`` for another offset than there is, ``TooLarge``, ``Invalid`` when the
+        digest is wrong (then nothing of it stays)."""
+        ...
+
+    def take(self, digest: str) -> None:
+        """It was used just now: not to be cleaned away for a while."""
+        ...
 
 
 class StateStore(Protocol):
@@ -111,7 +233,17 @@ class RecordStore(Protocol):
 
     def page(self, query: GetRequests) -> RequestPage: ...
 
+    def traffic(self, query: GetTraffic) -> TrafficSummary: ...
+
     def close(self) -> None: ...
+
+
+class Listeners(Protocol):
+    """Where a container's processes listen."""
+
+    def of(self, pid: int) -> list[tuple[str, int]]:
+        """Address and port of every listening TCP socket in the network of ``pid``; empty if that cannot be seen."""
+        ...
 
 
 class Prober(Protocol):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ndactors import __version__
 
-_LIST = {
+LIST = {
     "type": "object",
     "required": ["items", "next"],
     "properties": {
@@ -14,18 +14,20 @@ _LIST = {
         "next": {"type": ["string", "null"], "description": "Send it as `cursor` for the next page."},
     },
 }
-_PAGING = [
+PAGING = [
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 10000}},
     {"name": "cursor", "in": "query", "schema": {"type": "string"}},
 ]
 
 
-def _query(name: str, words: str) -> dict[str, Any]:
+def query(name: str, words: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": {"type": "string"}, "description": words}
 
 
-# method, path, summary, parameters, schema of the answer, further statuses, open to all
-ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int], bool]] = [
+Described = tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int], bool]
+"""Method, path, summary, parameters, schema of the answer, further statuses, open to all."""
+
+ROUTES: list[Described] = [
     ("get", "/healthz", "200 while the daemon lives", [], {"type": "object"}, [], True),
     (
         "get",
@@ -40,7 +42,7 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
     ("get", "/api/v1/openapi.json", "This document", [], {"type": "object"}, [], True),
     ("post", "/api/v1/token", "A bearer token for user and password", [], {"type": "object"}, [401, 429], True),
     ("get", "/api/v1/status", "Version, uptime, engine, host, edge, counts", [], {"type": "object"}, [], False),
-    ("get", "/api/v1/actors", "The supervision tree", [], _LIST, [], False),
+    ("get", "/api/v1/actors", "The supervision tree", [], LIST, [], False),
     (
         "post",
         "/api/v1/actors/{name}/restart",
@@ -50,7 +52,7 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         [403, 404],
         False,
     ),
-    ("get", "/api/v1/apps", "Every app, desired and actual", _PAGING, _LIST, [422], False),
+    ("get", "/api/v1/apps", "Every app, desired and actual", PAGING, LIST, [422], False),
     (
         "get",
         "/api/v1/apps/{app}",
@@ -73,8 +75,8 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         "get",
         "/api/v1/containers",
         "Every container",
-        [_query("app", "of this app only"), *_PAGING],
-        _LIST,
+        [query("app", "of this app only"), *PAGING],
+        LIST,
         [422],
         False,
     ),
@@ -82,8 +84,8 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         "get",
         "/api/v1/events",
         "What happened, newest first",
-        [_query("app", "of this app"), _query("kind", "of this kind"), _query("since", "RFC 3339"), *_PAGING],
-        _LIST,
+        [query("app", "of this app"), query("kind", "of this kind"), query("since", "RFC 3339"), *PAGING],
+        LIST,
         [422],
         False,
     ),
@@ -92,27 +94,32 @@ ROUTES: list[tuple[str, str, str, list[dict[str, Any]], dict[str, Any], list[int
         "/api/v1/requests",
         "Requests, newest first",
         [
-            _query("app", "of this app"),
-            _query("method", "with this method"),
-            _query("path", "with this path; a * at its end: all that begin so"),
-            _query("status", "404, or 4xx"),
-            _query("ip", "from this address"),
-            _query("country", "from this country"),
-            _query("request_id", "with this id"),
-            _query("min_ms", "that took at least so long"),
-            _query("since", "RFC 3339"),
-            *_PAGING,
+            query("app", "of this app"),
+            query("method", "with this method"),
+            query("path", "with this path; a * at its end: all that begin so"),
+            query("status", "404, or 4xx"),
+            query("ip", "from this address"),
+            query("country", "from this country"),
+            query("request_id", "with this id"),
+            query("min_ms", "that took at least so long"),
+            query("since", "RFC 3339"),
+            *PAGING,
         ],
-        _LIST,
+        LIST,
         [422],
         False,
     ),
 ]
 
 
-def document() -> dict[str, Any]:
+def named(*names: str) -> list[dict[str, Any]]:
+    """Parameters in the path."""
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def document(more_routes: list[Described]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
-    for method, path, summary, parameters, schema, more, is_open in ROUTES:
+    for method, path, summary, parameters, schema, more, is_open in [*ROUTES, *more_routes]:
         kind = "text/plain" if path == "/metrics" else "application/json"
         good = "202" if method == "post" and path != "/api/v1/token" else "200"
         responses: dict[str, Any] = {good: {"description": "Done", "content": {kind: {"schema": schema}}}}

@@ -151,6 +151,7 @@ class AppBackup(Value, frozen=True, kw_only=True):
 class Process(Value, frozen=True, kw_only=True):
     """One process type of an app, with everything it inherits from the app already filled in.
 
+    ``templates`` are variables whose text has ``${NAME}`` of secrets in it, filled in when a container is made.
     ``command`` is a string as written (the engine decides how to split it), an argv, or None for the image's own.
     ``schedule`` is a cron expression, ``@deploy``, or None for a process that always runs.
     """
@@ -163,6 +164,7 @@ class Process(Value, frozen=True, kw_only=True):
     port: int | None = None
     env: dict[str, str] = field(default_factory=dict)
     env_file: str | None = None
+    templates: dict[str, str] = field(default_factory=dict)
     secrets: tuple[SecretRef, ...] = ()
     volumes: tuple[Volume, ...] = ()
     networks: tuple[str, ...] = ()
@@ -180,9 +182,14 @@ class Process(Value, frozen=True, kw_only=True):
 
 
 class App(Value, frozen=True, kw_only=True):
-    """``processes`` always holds at least one; the one called ``web`` is what the edge routes to."""
+    """``processes`` always holds at least one; the one called ``web`` is what the edge routes to.
+
+    The last three are never written in a file. ``image_id`` is the very image that runs, once it is known. ``stopped``:
+    no containers. ``nonce`` makes containers of the same version new ones (a restart).
+    """
 
     name: str
+    project: str = ""
     image: str | None = None
     build: Build | None = None
     domains: tuple[str, ...] = ()
@@ -196,6 +203,9 @@ class App(Value, frozen=True, kw_only=True):
     timeouts: Timeouts = Timeouts()
     http: Http = Http()
     backup: AppBackup | None = None
+    image_id: str | None = None
+    stopped: bool = False
+    nonce: int = 0
 
     @property
     def on_host(self) -> bool:
@@ -262,6 +272,7 @@ class Allow(Value, frozen=True, kw_only=True):
     host_paths: tuple[str, ...] = ()
     host_commands: bool = False
     capabilities: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
 
 
 class Rotate(Value, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ SPECIAL = "@(?:deploy|yearly|annually|monthly|weekly|daily|midnight|hourly)"
 CRON = rf"{SPECIAL}|{FIELDS} {FIELDS} {FIELDS} {WORDS} {WORDS}"
 SCHEDULE_HINT = "Not a valid schedule; write five fields, or @hourly, @daily, @weekly, @monthly, @deploy."
 VOLUME = r"[^:\s][^:]*:/[^:]*(?::(?:ro|rw))?"
+NETWORK = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
 
 
@@ -124,6 +125,7 @@ class Allow(Block):
     host_paths = ListOf(Str())
     host_commands = Bool()
     capabilities = ListOf(Str(CAPABILITY, "Not a capability."))
+    networks = ListOf(Str(NETWORK, "Not a valid network name."))
 
 
 class Build(Block):
@@ -246,7 +248,7 @@ class ProcessKeys(Block):
         Str(r"[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z0-9_.-]+)?", "Not a valid secret; write NAME or NAME:STORE_NAME.")
     )
     volumes = ListOf(Str(VOLUME, "Not a valid volume; write name:/path, ./folder:/path or /folder:/path:ro."))
-    networks = ListOf(Str(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "Not a valid network name."))
+    networks = ListOf(Str(NETWORK, "Not a valid network name."))
     resources = Of(Resources)
     replicas = Int(0, 1000)
     scale = Of(Scale)

@@ -196,8 +196,10 @@ def _settings(
         name: _app(name, app or {}, {p[2:]: v for p, v in env_files.items() if p[:2] == ("apps", name)})
         for name, app in (data.get("apps") or {}).items()
     }
+    project = data.get("project") or folder_name
+    apps = {name: msgspec.structs.replace(app, project=project) for name, app in apps.items()}
     return model.Settings(
-        project=data.get("project") or folder_name,
+        project=project,
         environment=environment,
         server=data.get("server"),
         state_dir=data.get("state_dir"),

@@ -3,7 +3,7 @@ every request head and answer head once, and each request is one short row that 
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .base import Message, Value
 
@@ -106,3 +106,32 @@ class GetRequests(Message, frozen=True, kw_only=True):
 class RequestPage(Value, frozen=True, kw_only=True):
     items: tuple[RequestRecord, ...]
     next: int | None = None
+
+
+class GetTraffic(Message, frozen=True, kw_only=True):
+    """Requests of ``app`` that began from ``since`` to before ``until`` (seconds since 1970), added up. ``over_ms``:
+    count those that took longer, too. Answers ``TrafficSummary``."""
+
+    app: str
+    since: float
+    until: float
+    over_ms: float | None = None
+
+
+class Traffic(Value, frozen=True, kw_only=True):
+    """``failed``: answered with 5xx or cut off by anybody but the client. ``held``: waited at the edge for a container.
+    ``p95_ms`` is of all; None when there are none."""
+
+    requests: int = 0
+    failed: int = 0
+    held: int = 0
+    held_max_ms: float = 0.0
+    p95_ms: float | None = None
+    over: int = 0
+
+
+class TrafficSummary(Value, frozen=True, kw_only=True):
+    """``containers`` by container id; what reached none is under the empty id."""
+
+    all: Traffic = Traffic()
+    containers: dict[str, Traffic] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from gevent.hub import get_hub
 from greenlet import GreenletExit, greenlet
 
 from ..errors import ActorCrashed, ActorStopped
-from .ref import Ref, Request, expected
+from .ref import Later, Ref, Request, expected
 from .timers import Due, Task, Timer
 from .tree import LastError
 
@@ -76,6 +76,7 @@ class Life:
     __slots__ = (
         "_done",
         "_greenlet",
+        "_owed",
         "_resources",
         "_started",
         "_stopping",
@@ -96,6 +97,7 @@ class Life:
         self.ended = False
         self._stopping = False
         self._resources: set[Timer | Task] | None = None
+        self._owed: list[Later] = []
         self._started: Event | None = None
         self._done: Event | None = None
         self._greenlet = greenlet(lambda: self._main(args), parent=get_hub())
@@ -149,6 +151,11 @@ class Life:
         if self._resources is not None:
             self._resources.discard(resource)
 
+    def _owe(self, later: Later, request: Request) -> None:
+        self._owed = [owed for owed in self._owed if not owed.done]
+        if later.bind(request):
+            self._owed.append(later)
+
     # -- the greenlet ------------------------------------------------------------------------------
 
     def _main(self, args: tuple[Any, ...]) -> None:
@@ -185,7 +192,11 @@ class Life:
                     receive(message)
                 else:
                     try:
-                        request.answer(receive(message))
+                        value = receive(message)
+                        if type(value) is Later:
+                            self._owe(value, request)
+                        else:
+                            request.answer(value)
                     except Exception as error:  # an answer, if it is one of the expected refusals
                         if not expected(error):
                             raise
@@ -242,6 +253,8 @@ class Life:
 
     def _end(self) -> None:
         self._release()
+        for later in self._owed:
+            later.fail(ActorStopped(f"{self.ref.name} ended before it could answer"))
         self.ended = True
         self.ref.state = "failed" if self.error is not None else "stopped"
         if self._started is not None:

@@ -66,6 +66,42 @@ class Request:
         return self._value
 
 
+class Later:
+    """An answer that is not known yet: returned by ``receive``, given by ``answer`` or ``fail`` when it is. If the actor
+    ends before, the ask fails."""
+
+    __slots__ = ("_outcome", "_request")
+
+    def __init__(self) -> None:
+        self._request: Request | None = None
+        self._outcome: tuple[Any, BaseException | None] | None = None
+
+    def answer(self, value: Any) -> None:
+        self._finish(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        self._finish(None, error)
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        if self._outcome is not None:
+            return
+        self._outcome = (value, error)
+        if self._request is not None:
+            self._request._finish(value, error)
+
+    @property
+    def done(self) -> bool:
+        return self._outcome is not None
+
+    def bind(self, request: Request) -> bool:
+        """Who waits for it. True if it is still open."""
+        self._request = request
+        if self._outcome is None:
+            return True
+        request._finish(*self._outcome)
+        return False
+
+
 class Ref:
     """Where to send messages. Made once, handed out by constructors; whoever holds it need not know who lives there."""
 

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from ndactors.errors import ActorStopped, AskTimeout
 from ndactors.messages.queries import GetApps, GetEvents, GetReadiness, Readiness
+from web.api import description
 from web.metrics import FAMILIES
-from web.openapi import document
 
 PROTECTED = [
     "/api/v1/status",
@@ -204,7 +204,7 @@ def test_the_tree_is_a_list_too(client, ana):
 
 
 def test_the_description_is_true(client):
-    described = {(method.upper(), path) for path, methods in document()["paths"].items() for method in methods}
+    described = {(method.upper(), path) for path, methods in description()["paths"].items() for method in methods}
     routes = set()
     for rule in client.application.url_map.iter_rules():
         if rule.rule.startswith(("/api/", "/healthz", "/readyz", "/metrics")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +27,21 @@ from ndactors.messages.queries import (
 from ndactors.messages.records import GetRequests
 from ndactors.runtime.tree import RestartActor
 
-from .auth import Guard, Unauthorized
-from .openapi import document
+from ..auth import Guard, Unauthorized
+from ..openapi import document
+from . import access, blobs, config, operations, projects, secrets, terminals
+from .parts import STATUS, json, milliseconds, number, page, rfc3339, since
 
 if TYPE_CHECKING:
-    from . import Refs
+    from .. import Refs
 
-MAX_LIMIT = 10_000
-STATUS = re.compile(r"[1-5](\d\d|xx)")
-NUMBER = re.compile(r"\d{1,12}(\.\d{1,6})?")
+TOPICS: tuple[Any, ...] = (operations, projects, blobs, secrets, config, access, terminals)
+"""Each file adds its ``routes`` and describes them in its ``DESCRIBED``."""
+
+
+def description() -> dict[str, Any]:
+    """All routes, as OpenAPI."""
+    return document([route for topic in TOPICS for route in topic.DESCRIBED])
 
 
 def blueprint(refs: Refs, guard: Guard) -> Blueprint:
@@ -55,7 +60,7 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
 
     @api.get("/api/v1/openapi.json")
     def openapi() -> Response:
-        return jsonify(document())
+        return jsonify(description())
 
     @api.post("/api/v1/token")
     def token() -> Response:
@@ -63,7 +68,7 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         if header is None or header.type != "basic":
             raise Unauthorized("Send user and password as basic auth.")
         signed, expires = guard.token(guard.sign_in(header.username or "", header.password or ""))
-        return jsonify({"token": signed, "expires_at": _rfc3339(expires)})
+        return jsonify({"token": signed, "expires_at": rfc3339(expires)})
 
     @api.get("/api/v1/status")
     @guard.needs("viewer")
@@ -71,14 +76,14 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         daemon, host, engine = refs.daemon.ask(GetDaemon()), refs.host.ask(GetHost()), refs.engine.ask(GetEngine())
         apps: tuple[AppView, ...] = refs.apps.ask(GetApps())
         edge = refs.edge.ask(GetEdge())
-        return _json(
+        return json(
             {
                 "version": daemon.version,
                 "environment": daemon.environment,
                 "env": daemon.environment,
                 "project": daemon.project,
                 "uptime": max(0.0, time.time() - daemon.started_at),
-                "started_at": _rfc3339(daemon.started_at),
+                "started_at": rfc3339(daemon.started_at),
                 "pid": daemon.pid,
                 "daemon_id": daemon.daemon_id,
                 "epoch": daemon.epoch,
@@ -109,7 +114,7 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     @guard.needs("viewer")
     def actors() -> Response:
         tree: ActorNode = refs.root.ask(GetTree())
-        return _json({"tree": tree, "items": [_flat(node, parent) for node, parent in _walk(tree, None)], "next": None})
+        return json({"tree": tree, "items": [_flat(node, parent) for node, parent in _walk(tree, None)], "next": None})
 
     @api.post("/api/v1/actors/<path:name>/restart")
     @guard.needs("admin")
@@ -122,14 +127,14 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     @api.get("/api/v1/apps")
     @guard.needs("viewer")
     def apps() -> Response:
-        return _page([_app(view) for view in refs.apps.ask(GetApps())])
+        return page([_app(view) for view in refs.apps.ask(GetApps())])
 
     @api.get("/api/v1/apps/<name>")
     @guard.needs("viewer")
     def app(name: str) -> Response:
         for view in refs.apps.ask(GetApps()):
             if view.name == name:
-                return _json(_app(view))
+                return json(_app(view))
         raise NotFound(f"There is no app called {name}.")
 
     @api.post("/api/v1/apps/<name>/maintenance")
@@ -148,7 +153,7 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     def containers() -> Response:
         wanted = request.args.get("app")
         views = [c for view in refs.apps.ask(GetApps()) for c in view.containers if wanted in (None, view.name)]
-        return _page([_container(view) for view in views])
+        return page([_container(view) for view in views])
 
     @api.get("/api/v1/events")
     @guard.needs("viewer")
@@ -156,12 +161,12 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         query = GetEvents(
             app=request.args.get("app"),
             kind=request.args.get("kind"),
-            since=_since(request.args.get("since")),
-            before=_number("cursor", request.args.get("cursor", request.args.get("before")), None),
-            limit=_number("limit", request.args.get("limit"), 100) or 100,
+            since=since(request.args.get("since")),
+            before=number("cursor", request.args.get("cursor", request.args.get("before")), None),
+            limit=number("limit", request.args.get("limit"), 100) or 100,
         )
-        page: EventPage = refs.events.ask(query)
-        return _json({"items": page.items, "next": str(page.next) if page.next is not None else None})
+        found: EventPage = refs.events.ask(query)
+        return json({"items": found.items, "next": str(found.next) if found.next is not None else None})
 
     @api.get("/api/v1/requests")
     @guard.needs("viewer")
@@ -170,8 +175,8 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         status = given.get("status")
         if status is not None and not STATUS.fullmatch(status):
             raise Invalid("status must be a code like 404 or a class like 5xx.")
-        since = _since(given.get("since"))
-        page = refs.records.ask(
+        after = since(given.get("since"))
+        found = refs.records.ask(
             GetRequests(
                 app=given.get("app"),
                 method=given.get("method"),
@@ -180,56 +185,17 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
                 ip=given.get("ip"),
                 country=given.get("country"),
                 id=given.get("request_id"),
-                min_ms=_milliseconds(given.get("min_ms")),
-                since=datetime.datetime.fromisoformat(since).timestamp() if since else None,
-                before=_number("cursor", given.get("cursor"), None),
-                limit=_number("limit", given.get("limit"), 100) or 100,
+                min_ms=milliseconds(given.get("min_ms")),
+                since=datetime.datetime.fromisoformat(after).timestamp() if after else None,
+                before=number("cursor", given.get("cursor"), None),
+                limit=number("limit", given.get("limit"), 100) or 100,
             )
         )
-        return _json({"items": page.items, "next": str(page.next) if page.next is not None else None})
+        return json({"items": found.items, "next": str(found.next) if found.next is not None else None})
 
+    for topic in TOPICS:
+        topic.routes(api, refs, guard)
     return api
-
-
-def _milliseconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    if not NUMBER.fullmatch(text):
-        raise Invalid("min_ms must be a number.")
-    return float(text)
-
-
-def _number(name: str, text: str | None, default: int | None) -> int | None:
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 15 or int(text) < 1:
-        raise Invalid(f"{name} must be a whole number from 1.")
-    if name == "limit" and int(text) > MAX_LIMIT:
-        raise Invalid(f"limit must be at most {MAX_LIMIT}.")
-    return int(text)
-
-
-def _since(text: str | None) -> str | None:
-    """RFC 3339, or Unix seconds, as the store writes times: UTC with microseconds."""
-    if not text:
-        return None
-    try:
-        if text.replace(".", "", 1).isdigit():
-            moment = datetime.datetime.fromtimestamp(float(text), datetime.UTC)
-        else:
-            moment = datetime.datetime.fromisoformat(text.replace(" ", "+"))
-            moment = moment.astimezone(datetime.UTC) if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    except (ValueError, OverflowError, OSError) as error:
-        raise Invalid("since must be a time like 2026-01-31T12:00:00Z.") from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _page(rows: list[Any]) -> Response:
-    """Some of ``rows``; the cursor is the position of the next one."""
-    limit = _number("limit", request.args.get("limit"), 1000) or 1000
-    start = _number("cursor", request.args.get("cursor"), None) or 0
-    more = start + limit < len(rows)
-    return _json({"items": rows[start : start + limit], "next": str(start + limit) if more else None})
 
 
 def _app(view: AppView) -> dict[str, Any]:
@@ -245,7 +211,7 @@ def _container(view: Any) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(view)
     data["restart_reasons"] = data.pop("restarts")
     data["restarts"] = sum(view.restarts.values())
-    data["started_at"] = _rfc3339(view.started_at) if view.started_at else None
+    data["started_at"] = rfc3339(view.started_at) if view.started_at else None
     if view.started_at:
         data["uptime"] = round(max(0.0, time.time() - view.started_at), 3)
     return data
@@ -259,13 +225,3 @@ def _flat(node: ActorNode, parent: str | None) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(node)
     del data["children"]
     return {**data, "class": node.cls, "parent": parent}
-
-
-def _rfc3339(moment: float) -> str:
-    return (
-        datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
-
-
-def _json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), content_type="application/json")

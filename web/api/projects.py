@@ -1,0 +1,18 @@
+"""``/api/v1``: a project file, sent by a client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Blueprint
+
+from ..auth import Guard
+from ..openapi import Described
+
+if TYPE_CHECKING:
+    from .. import Refs
+
+DESCRIBED: list[Described] = []
+
+
+def routes(api: Blueprint, refs: Refs, guard: Guard) -> None: ...
