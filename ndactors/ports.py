@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
-from .core.images import BuildRequest, ImageInfo
-from .core.model import Healthcheck, Registry
+from .core.images import BuildContext, BuildRequest, ImageInfo
+from .core.model import Build, Healthcheck, Registry
 from .messages.edge import RequestRecords
 from .messages.operations import GetOperations, GetRevisions, Operation, OperationPage, Revision, RevisionPage
 from .messages.queries import Event, EventPage, GetEvents
@@ -132,6 +132,18 @@ class ImageStore(Protocol):
         ...
 
 
+class BuildContexts(Protocol):
+    """Where the files of a build come from: a folder on this machine, or a git repository."""
+
+    def open(self, app: str, build: Build, progress: Progress) -> BuildContext:
+        """``Invalid`` for a context that is not there; ``BuildFailed`` for a repository that cannot be fetched."""
+        ...
+
+    def close(self, context: BuildContext) -> None:
+        """Whatever was fetched for it goes."""
+        ...
+
+
 class Ledger(Protocol):
     """Operations and revisions. Everything is durable when a call returns."""
 
@@ -241,8 +253,8 @@ class RecordStore(Protocol):
 class Listeners(Protocol):
     """Where a container's processes listen."""
 
-    def of(self, pid: int) -> list[tuple[str, int]]:
-        """Address and port of every listening TCP socket in the network of ``pid``; empty if that cannot be seen."""
+    def of(self, pid: int) -> list[tuple[str, int]] | None:
+        """Address and port of every listening TCP socket in the network of ``pid``; None if that cannot be seen."""
         ...
 
 

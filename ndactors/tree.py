@@ -14,17 +14,33 @@ from .actors.apps import AppsActor
 from .actors.config import ConfigActor
 from .actors.container import ContainerActor, Surroundings
 from .actors.daemon import DaemonActor
+from .actors.deploy import DeployActor, DeploySurroundings
+from .actors.deploy_work import Workshop
 from .actors.event import EventActor
 from .actors.inventory import InventoryActor
+from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
 from .actors.stats import StatsActor
 from .adapters.config_file import ConfigFile
 from .adapters.state_files import StateFiles
 from .core.model import App
-from .core.specs import Owner, Placement, engine_for
+from .core.specs import Owner, Placement, Secrets, engine_for
 from .messages.containers import RecordEvent
-from .ports import ContainerEngine, EventStore, Lag, Prober, RecordStore
+from .messages.operations import Origin
+from .ports import (
+    BlobStore,
+    BuildContexts,
+    ContainerEngine,
+    EventStore,
+    ImageStore,
+    Lag,
+    Ledger,
+    Listeners,
+    Prober,
+    RecordStore,
+    SecretStore,
+)
 from .runtime.ref import Ref
 from .runtime.restarts import Intensity, Strategy
 from .runtime.supervisor import ActorRestarted, Child, Supervisor, supervisor_ref
@@ -43,6 +59,14 @@ class World:
     state: StateFiles
     event_store: EventStore
     engines: dict[str, ContainerEngine]
+    images: dict[str, ImageStore]
+    contexts: BuildContexts
+    blobs: BlobStore
+    secrets: SecretStore
+    ledger: Ledger
+    listeners: Listeners
+    new_operation: Callable[[], str]
+    moment: Callable[[float], str]
     docker_present: bool
     prober: Prober
     lag: Lag
@@ -70,6 +94,8 @@ class Refs:
     host: Ref = field(default_factory=lambda: Ref("host"))
     edge: Ref = field(default_factory=lambda: Ref("proxy"))
     apps: Ref = field(default_factory=lambda: Ref("apps"))
+    operations: Ref = field(default_factory=lambda: Ref("operations"))
+    hooks: Ref = field(default_factory=lambda: Ref("hooks"))
     config: Ref = field(default_factory=lambda: Ref("config"))
     engines: dict[str, Ref] = field(default_factory=dict)
 
@@ -88,6 +114,12 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.host, StatsActor, world.host, interval),
+            Child(
+                refs.operations,
+                OperationsActor,
+                lambda: current().apps,
+                *(world.ledger, world.state, refs.apps, refs.events, world.new_operation, world.moment),
+            ),
             Child(
                 refs.edge,
                 ProxyActor,
@@ -108,7 +140,9 @@ def tree(world: World, refs: Refs) -> Child:
                         Supervisor,
                         [
                             Child(
-                                refs.apps, AppsActor, current, groups, world.state, partial(_engine_of, world), new_app
+                                refs.apps,
+                                AppsActor,
+                                *(current, groups, world.state, refs.operations, partial(_engine_of, world), new_app),
                             ),
                             Child(groups, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
                         ],
@@ -133,14 +167,18 @@ def _engine_of(world: World, app: App) -> str:
 
 
 def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tuple[Ref, Child]:
-    """One app's group: its AppActor and its ContainerActors. Either is lost without the other, so they restart
-    together, and adopt what runs."""
-    own, containers = Ref(f"app:{name}"), supervisor_ref(f"containers:{name}")
+    """One app's group: who decides its version, who runs it, its jobs, its containers. Each is lost without the others,
+    so they restart together, and adopt what runs."""
+    deploy, own, containers = Ref(f"deploy:{name}"), Ref(f"app:{name}"), supervisor_ref(f"containers:{name}")
+    jobs = Ref(f"jobs:{name}")
+    rotate = world.config.current().logs.rotate
+    secrets = partial(_secrets, world, name)
     around = AppSurroundings(
         owner=world.owner,
         engine=engine,
-        rotate=world.config.current().logs.rotate,
-        wanted=lambda: _wanted(world, name, engine),
+        rotate=rotate,
+        secrets=secrets,
+        deploy=deploy,
         inventory=refs.engines[engine],
         containers=containers,
         proxy=refs.edge,
@@ -149,21 +187,52 @@ def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tup
         state=world.state,
         new_container=partial(_new_container, world, refs, world.engines[engine]),
     )
+    deploying = DeploySurroundings(
+        engine=engine,
+        container_engine=world.engines[engine],
+        rotate=rotate,
+        wanted=lambda: _wanted(world, name, engine),
+        secrets=secrets,
+        workshop=Workshop(
+            images=world.images.get(engine),
+            contexts=world.contexts,
+            blobs=world.blobs,
+            registries=lambda: world.config.current().registries,
+        ),
+        listeners=world.listeners,
+        traffic=world.record_store.traffic,
+        ledger=world.ledger,
+        state=world.state,
+        app=own,
+        jobs=jobs,
+        operations=refs.operations,
+        events=refs.events,
+        hooks=refs.hooks,
+        new_operation=world.new_operation,
+        stamp=world.moment,
+    )
     group = Child(
         supervisor_ref(f"group:{name}"),
         Supervisor,
         [
+            Child(deploy, DeployActor, name, deploying),
             Child(own, AppActor, name, around),
             Child(containers, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
         ],
         Strategy.ONE_FOR_ALL,
     )
-    return own, group
+    return deploy, group
 
 
-def _wanted(world: World, name: str, engine: str) -> App | None:
+def _secrets(world: World, app: str) -> Secrets:
+    return Secrets(values=world.secrets.values(app), marks=world.secrets.marks(app))
+
+
+def _wanted(world: World, name: str, engine: str) -> tuple[App, Origin] | None:
     app = world.config.current().apps.get(name)
-    return app if app is not None and _engine_of(world, app) == engine else None
+    if app is None or _engine_of(world, app) != engine:
+        return None
+    return app, world.config.origins().get(name, Origin())
 
 
 def _new_container(

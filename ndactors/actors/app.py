@@ -1,5 +1,5 @@
-"""AppActor: one app. It compares what should run with what does, lets ContainerActors carry out the difference, and
-tells the edge which containers may get traffic."""
+"""AppActor: one app's containers. It compares the revision that should run with what does, lets ContainerActors carry out
+the difference, and tells the edge which containers may get traffic. What should run, its DeployActor says."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from ..core import containers as labels
+from ..core.canary import replicas_for
 from ..core.containers import ContainerStatus
 from ..core.exposing import Candidate, expose
 from ..core.model import App, Rotate
 from ..core.reconciling import Create, Replica, Target, plan
-from ..core.revisions import AppRecord, back, observed, removed, wanted
+from ..core.revisions import AppRecord, back, observed, proven, removed, taken
 from ..core.specs import (
     Owner,
     Placement,
     Seat,
+    Secrets,
     adopted_placement,
     config_hash,
     fingerprint,
@@ -25,9 +28,9 @@ from ..core.specs import (
     seat_of,
 )
 from ..messages.containers import (
+    AbandonRevision,
     AppChanged,
     AppGone,
-    ApplyApp,
     BackendDrained,
     ContainerChanged,
     ContainerObserved,
@@ -36,10 +39,21 @@ from ..messages.containers import (
     DrainBackend,
     EngineFound,
     EngineLost,
+    HighestSeen,
     RecordEvent,
+    RemoveEverything,
     RestartContainer,
     RestartWanted,
+    RetryApp,
     RetryContainer,
+    RevisionFailing,
+    RevisionHolding,
+    RevisionProgress,
+    RevisionRefused,
+    RevisionServes,
+    RevisionSettled,
+    RunRevision,
+    ShowDeploy,
     StopContainer,
     TellService,
     UnwatchApp,
@@ -55,9 +69,15 @@ from ..runtime.ref import Ref
 from ..runtime.supervisor import Child, StartChild, StopChild
 from ..runtime.timers import Timer
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 0.5
 GATE_RESTARTS = 3
 """A new version that had to be restarted this often while the old one serves will not become well."""
+STEADY_SECONDS = 2.0
+"""A new container without a health check counts as up once it has run for so long."""
+DIAGNOSIS_SECONDS = 15.0
+"""How long a version that failed waits for somebody to look why."""
+ASIDE_REVISIONS = 3
+"""So many old revisions stay for their visitors at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +87,8 @@ class AppSurroundings:
     owner: Owner
     engine: str
     rotate: Rotate
-    wanted: Callable[[], App | None]
-    """What the configuration says now; None: remove it."""
+    secrets: Callable[[], Secrets]
+    deploy: Ref
     inventory: Ref
     containers: Ref
     proxy: Ref
@@ -80,7 +100,7 @@ class AppSurroundings:
 
 @dataclass
 class Slot:
-    """One ContainerActor and the last that it told."""
+    """One ContainerActor and the last that it told. ``aside``: until when (Unix seconds) it stays for its visitors."""
 
     ref: Ref
     place: Placement
@@ -89,6 +109,7 @@ class Slot:
     served: bool = False
     leaving: bool = False
     routed: bool = False
+    aside: float | None = None
     restarts_before: int = field(default=0)
 
     @property
@@ -99,6 +120,16 @@ class Slot:
 class Tick: ...
 
 
+@dataclass(frozen=True)
+class AsideOver:
+    key: str
+
+
+@dataclass(frozen=True)
+class NobodyLooked:
+    revision: int
+
+
 class AppActor(Actor):
     def __init__(self, name: str, around: AppSurroundings) -> None:
         self._name = name
@@ -106,13 +137,16 @@ class AppActor(Actor):
         self._record_name = f"apps/{name}@{around.engine}"
         self._slots: dict[str, Slot] = {}
         self._record: AppRecord | None = None
-        self._asked_for = around.wanted()
+        self._removing = False
         self._listed = False
         self._engine_error = ""
         self._turn: str | None = None
         self._turn_began = False
         self._tick: Timer | None = None
-        self._deploying: int | None = None
+        self._told: object = None
+        """What the DeployActor was told last about the revision."""
+        self._websockets = 0
+        self._shown: ShowDeploy | None = None
         self._published: Service | None = None
 
     def on_start(self) -> None:
@@ -134,12 +168,22 @@ class AppActor(Actor):
                 self._container_changed(message)
             case ContainerRemoved(key=key):
                 self._container_removed(key)
-            case BackendDrained(key=key, in_time=in_time):
-                self._drained(key, in_time)
+            case BackendDrained():
+                self._drained(message)
             case RestartWanted(key=key):
                 self._restart_wanted(key)
-            case ApplyApp(app=app):
-                self._apply(app)
+            case RunRevision():
+                self._run_revision(message)
+            case AbandonRevision(revision=revision, reason=reason):
+                self._abandon(revision, reason)
+            case RemoveEverything():
+                self._removing = True
+                self._reconcile()
+            case RetryApp():
+                self._retry()
+            case ShowDeploy():
+                self._shown = message
+                self._tell()
             case TellService():
                 self._published = None
                 if self._listed and not self._unheard():
@@ -152,96 +196,161 @@ class AppActor(Actor):
             case Tick():
                 self._tick = None
                 self._reconcile()
+            case AsideOver(key=key):
+                self._aside_over(key)
+            case NobodyLooked(revision=revision):
+                self._abandon(revision, "it did not come up")
             case _:
                 super().receive(message)
 
     # -- what should run ---------------------------------------------------------------------------
 
-    def _apply(self, app: App | None) -> None:
-        self._asked_for = app
-        if self._listed:
-            self._decide()
-            for slot in self._slots.values():
-                if app is not None:
-                    slot.ref.tell(UpdateContainer(app=app))
-                if slot.state in ("failed", "stopped"):
-                    slot.ref.tell(RetryContainer())  # somebody changed something: it deserves another try
-            self._reconcile()
-
-    def _decide(self) -> None:
-        app, around = self._asked_for, self._around
-        if app is None:
+    def _run_revision(self, message: RunRevision) -> None:
+        around, record = self._around, self._record
+        self._removing = False
+        if record is not None and message.revision in record.refused and message.revision != record.revision:
+            # it was refused in an earlier life, and the answer was lost
+            self._report(RevisionRefused(revision=message.revision, reason=record.refused[message.revision]))
             return
-        mark = fingerprint(app, around.engine, around.rotate)
-        highest = max((slot.place.seat.revision for slot in self._slots.values()), default=0)
-        before = self._record
-        self._record = wanted(before, app, mark, highest)
-        if before is not None and self._record is before and mark != before.fingerprint:
-            self._event("deploy.refused", "this version did not come up before; change it to have it tried again")
-        if self._record != before:
+        mark = fingerprint(message.app, around.engine, around.rotate, around.secrets())
+        changed = taken(record, message.app, message.revision, mark, message.canary)
+        if changed != record:
+            self._record = changed
             self._save()
-        if (before is None and not self._slots) or (before is not None and self._record.revision != before.revision):
-            self._deploying = self._record.revision
-            self._event("deploy.started", f"revision {self._deploying}", {"revision": self._deploying})
+        if record is None or record.revision != changed.revision:
+            self._websockets = 0
+        self._told = None
+        self._update_containers()
+        if changed.proven:
+            self._report(RevisionSettled(revision=changed.revision))
+        self._reconcile()
+
+    def _update_containers(self) -> None:
+        """Those that stay obey the new settings; those that will be replaced keep the ones they were made for."""
+        assert self._record is not None
+        for slot in self._slots.values():
+            if not slot.leaving and self._fits(self._record.app, slot.place.seat.process, slot.place.config):
+                slot.ref.tell(UpdateContainer(app=self._record.app))
+
+    def _fits(self, app: App, process: str, config: str) -> bool:
+        around, own = self._around, app.processes.get(process)
+        return own is not None and config == config_hash(app, own, around.engine, around.rotate, around.secrets())
+
+    def _retry(self) -> None:
+        for slot in self._slots.values():
+            if slot.state in ("failed", "stopped"):
+                slot.ref.tell(RetryContainer())  # somebody asked for it: it deserves another try
+        self._reconcile()
+
+    def _abandon(self, revision: int, reason: str) -> None:
+        record = self._record
+        if record is None or record.revision != revision or (record.proven and record.canary is None):
+            return
+        self._record = back(record, reason)
+        self._save()
+        self._update_containers()
+        self._report(RevisionRefused(revision=revision, reason=reason, websockets=self._websockets))
+        self._reconcile()
 
     def _targets(self) -> list[Target]:
-        if self._asked_for is None or self._record is None:
+        if self._removing or self._record is None:
             return []
-        app, around = self._record.app, self._around
+        record, around = self._record, self._around
+        app, secrets = record.app, around.secrets()
+        gate = not record.proven and record.previous is not None
         return [
             Target(
                 process=process.name,
-                config=config_hash(app, process, around.engine, around.rotate),
-                replicas=process.replicas,
+                config=config_hash(app, process, around.engine, around.rotate, secrets),
+                replicas=0 if app.stopped else process.replicas,
                 in_place=app.deploy.strategy == "recreate" or (around.engine == "process" and process.port is not None),
+                canary=self._canaries(process.name, process.replicas) if gate else None,
+                gate=gate,
             )
             for process in app.processes.values()
             if process.schedule is None
         ]
 
+    def _canaries(self, process: str, replicas: int) -> int | None:
+        assert self._record is not None
+        share = self._record.canary
+        if share is None:
+            return None
+        return replicas_for(share, replicas) if process == "web" else 0
+
     def _reconcile(self) -> None:
-        if not self._listed or self._unheard():
+        if not self._listed or self._unheard() or (self._record is None and not self._removing):
             return
-        decision = plan(self._targets(), [self._replica(key, slot) for key, slot in self._slots.items()])
-        if decision.phase == "refused":
-            self._refuse()
-            return
-        if self._deploying is not None and decision.phase == "settled":
-            self._deployed(self._deploying)
-        for step in decision.steps:
-            if isinstance(step, Create):
-                self._create(step.process, step.replica)
-            else:
-                self._retire(step.key)
+        targets = self._targets()
+        replicas = [self._replica(key, slot) for key, slot in self._slots.items()]
+        decision = plan(targets, replicas)
+        if decision.phase != "refused":
+            for step in decision.steps:
+                if isinstance(step, Create):
+                    self._create(step.process, step.replica)
+                else:
+                    self._retire(step.key)
         self._publish()
+        self._report_on(decision.phase, targets, replicas)
         self._tell()
         if decision.phase == "moving" and self._tick is None:
             self._tick = self.after(TICK_SECONDS, Tick())
-        if self._asked_for is None and not self._slots:
+        if self._removing and not self._slots:
             self._around.state.delete(self._record_name)
             self._around.apps.tell(AppGone(app=self._name, engine=self._around.engine))
 
-    def _deployed(self, revision: int) -> None:
-        """Nothing moves any more: it runs as it should, or some of it will not."""
-        self._deploying = None
-        failed = next((slot.view for slot in self._slots.values() if slot.view and slot.state == "failed"), None)
-        if failed is None:
-            self._event("deploy.finished", f"revision {revision}", {"revision": revision})
-        else:
-            self._event("deploy.failed", f"revision {revision}: {failed.name}: {failed.reason}", {"revision": revision})
+    # -- how the revision does ---------------------------------------------------------------------
+
+    def _report_on(self, phase: str, targets: list[Target], replicas: list[Replica]) -> None:
+        record = self._record
+        if record is None or record.proven or record.revision in record.refused:
+            return
+        revision = record.revision
+        configs = {target.process: target for target in targets}
+        new = [r for r in replicas if not r.leaving and r.process in configs and r.config == configs[r.process].config]
+        up, wanted = sum(r.up for r in new), sum(target.replicas for target in targets)
+        if phase == "refused" or (phase == "settled" and any(r.failed for r in new)):
+            self._report(RevisionFailing(revision=revision, container=self._culprit(new)))
+        elif phase == "holding":
+            ids = [s.view.id for s in self._slots.values() if s.view is not None and self._is_canary(s)]
+            self._report(RevisionHolding(revision=revision, canaries=tuple(sorted(ids))))
+        elif up < wanted:
+            self._report(RevisionProgress(revision=revision, up=up, wanted=wanted))
+        elif phase == "settled" and not any(s.leaving and s.aside is None for s in self._slots.values()):
+            self._record = proven(record)
+            self._save()
+            self._report(RevisionSettled(revision=revision, websockets=self._websockets))
+        elif not isinstance(self._told, RevisionServes):
+            self._report(RevisionServes(revision=revision))
+
+    def _report(self, news: object) -> None:
+        """Each only once in a row."""
+        if news != self._told:
+            self._told = news
+            self._around.deploy.tell(news)
+            if isinstance(news, RevisionFailing):
+                self.after(DIAGNOSIS_SECONDS, NobodyLooked(news.revision))
+
+    def _culprit(self, new: list[Replica]) -> ContainerView | None:
+        """Of the containers that do not come up the one that says most."""
+        views = [self._slots[r.key].view for r in new if r.failed] or [self._slots[r.key].view for r in new if not r.up]
+        known = [view for view in views if view is not None]
+        return next((view for view in known if view.reason), known[0] if known else None)
 
     def _unheard(self) -> bool:
         """True while an adopted container's actor has not told how it is: it serves maybe, so nothing is decided."""
         return any(slot.view is None and slot.place.existing is not None for slot in self._slots.values())
 
     def _replica(self, key: str, slot: Slot) -> Replica:
-        view = slot.view
+        view, record = slot.view, self._record
+        fresh = record is not None and not record.proven and slot.place.seat.revision == record.revision
+        age = time.monotonic() - slot.since
         up = view is not None and view.state == "running"
-        late = time.monotonic() - slot.since > self._deploy_timeout()
+        if fresh and up and view is not None and slot.place.process.healthcheck.kind == "none":
+            up = age >= STEADY_SECONDS and time.time() - (view.started_at or 0.0) >= STEADY_SECONDS
         restarts = sum(view.restarts.values()) - slot.restarts_before if view is not None else 0
-        failed = slot.state in ("failed", "stopped") or (
-            not up and not slot.served and (late or restarts >= GATE_RESTARTS)
-        )
+        late = not slot.served and age > self._deploy_timeout()
+        given_up = not up and (late or (restarts >= GATE_RESTARTS and (fresh or not slot.served)))
         return Replica(
             key=key,
             process=slot.place.seat.process,
@@ -249,26 +358,12 @@ class AppActor(Actor):
             replica=slot.place.seat.replica,
             up=up,
             leaving=slot.leaving,
-            failed=failed,
+            failed=slot.state in ("failed", "stopped") or given_up,
+            fresh=fresh,
         )
 
     def _deploy_timeout(self) -> float:
         return self._record.app.deploy.timeout if self._record is not None else 0.0
-
-    def _refuse(self) -> None:
-        """The new version does not come up while the old one serves: go back to the old one, say why."""
-        record = self._record
-        assert record is not None
-        new = [slot.view for slot in self._slots.values() if slot.place.seat.revision == record.revision and slot.view]
-        culprit = next((view for view in new if view.reason), None)
-        why = culprit.reason if culprit is not None else f"not healthy within {record.app.deploy.timeout:g} s"
-        self._event("deploy.failed", f"revision {record.revision}: {why}", {"revision": record.revision})
-        self._record = back(record)
-        self._save()
-        if self._record.fingerprint == record.fingerprint:
-            return  # there is nothing to go back to
-        self._deploying = None
-        self._reconcile()
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -276,17 +371,31 @@ class AppActor(Actor):
         record, around = self._record, self._around
         assert record is not None
         seat = Seat(process=process, revision=record.revision, replica=replica)
-        self._start(new_placement(record.app, seat, owner=around.owner, engine=around.engine, rotate=around.rotate))
+        secrets = around.secrets()
+        self._start(
+            new_placement(
+                record.app, seat, owner=around.owner, engine=around.engine, rotate=around.rotate, secrets=secrets
+            )
+        )
 
     def _adopt(self, status: ContainerStatus) -> None:
         """A container of ours without an actor: made before the daemon, or this actor, started anew."""
         record, around = self._record, self._around
-        app = self._asked_for or (record.app if record is not None else None)
-        place = adopted_placement(app, status, owner=around.owner, engine=around.engine, rotate=around.rotate)
+        app = record.app if record is not None else None
+        if record is not None and record.previous is not None:
+            config = status.labels.get(labels.CONFIG, "")
+            if not self._fits(record.app, seat_of(status.labels).process, config):
+                app = record.previous.app
+        place = adopted_placement(
+            app, status, owner=around.owner, engine=around.engine, rotate=around.rotate, secrets=around.secrets()
+        )
+        key = place.seat.key
         if record is not None:
-            key = place.seat.key
             place = replace(place, restarts=record.restarts.get(key, {}), gave_up=record.gave_up.get(key))
         self._start(place)
+        until = record.aside.get(key) if record is not None else None
+        if until is not None:
+            self._put_aside(self._slots[key], until)
 
     def _start(self, place: Placement) -> None:
         ref = Ref(f"container:{self._name}:{place.seat.key}")
@@ -300,20 +409,49 @@ class AppActor(Actor):
         self._around.containers.tell(StartChild(child=self._around.new_container(ref, lambda: slot.place, self.ref)))
 
     def _retire(self, key: str) -> None:
-        slot = self._slots[key]
+        slot, record = self._slots[key], self._record
+        old = record is not None and slot.place.seat.revision != record.revision
         slot.leaving = True
+        if old and slot.routed and record is not None and record.app.deploy.skew and not self._removing:
+            until = time.time() + record.app.deploy.skew
+            self._put_aside(slot, until)
+            self._record = replace(record, aside={**record.aside, key: until})
+            self._save()
+            self._publish()
+        else:
+            self._drain(slot)
+
+    def _put_aside(self, slot: Slot, until: float) -> None:
+        """It gets nothing new but what belongs to its own pages."""
+        slot.leaving, slot.aside = True, until
+        self.after(max(0.0, until - time.time()), AsideOver(slot.place.seat.key))
+        waiting = sorted((s for s in self._slots.values() if s.aside is not None), key=lambda s: s.place.seat.revision)
+        revisions = sorted({s.place.seat.revision for s in waiting})
+        for other in waiting:
+            if other.place.seat.revision in revisions[:-ASIDE_REVISIONS]:
+                self._aside_over(other.place.seat.key)
+
+    def _aside_over(self, key: str) -> None:
+        slot = self._slots.get(key)
+        if slot is not None and slot.aside is not None:
+            slot.aside = None
+            self._drain(slot)
+
+    def _drain(self, slot: Slot) -> None:
         was_routed, view = slot.routed, slot.view
         self._publish()
         if was_routed and view is not None:
             seconds = self._record.app.deploy.drain if self._record is not None else 0.0
+            key = slot.place.seat.key
             self._around.proxy.tell(DrainBackend(backend=view.id, key=key, seconds=seconds, reply_to=self.ref))
         else:
             slot.ref.tell(StopContainer())
 
-    def _drained(self, key: str, in_time: bool) -> None:
-        slot = self._slots.get(key)
+    def _drained(self, message: BackendDrained) -> None:
+        self._websockets += message.websockets
+        slot = self._slots.get(message.key)
         if slot is not None and slot.leaving:
-            if not in_time:
+            if not message.in_time:
                 self._event("container.drain_timeout", "requests were still in flight", container=slot.view)
             slot.ref.tell(StopContainer())
 
@@ -332,7 +470,9 @@ class AppActor(Actor):
         for container, slot in known.items():
             slot.ref.tell(ContainerObserved(container=container, status=None))
         if first:
-            self._decide()
+            seen = max((slot.place.seat.revision for slot in self._slots.values()), default=0)
+            kept = self._record.revision if self._record is not None else 0
+            self._around.deploy.tell(HighestSeen(revision=max(seen, kept)))
         self._reconcile()
 
     def _observed(self, message: ContainerObserved) -> None:
@@ -387,10 +527,18 @@ class AppActor(Actor):
 
     # -- telling others ----------------------------------------------------------------------------
 
+    def _is_canary(self, slot: Slot) -> bool:
+        record = self._record
+        return (
+            record is not None
+            and record.canary is not None
+            and slot.place.seat.process == "web"
+            and slot.place.seat.revision == record.revision
+        )
+
     def _publish(self) -> None:
         record = self._record
-        app = record.app if record is not None else self._asked_for
-        if app is None:
+        if record is None:
             return
         exposure = expose(
             Candidate(
@@ -398,8 +546,8 @@ class AppActor(Actor):
                 reachable=slot.view is not None and slot.view.address is not None and slot.view.port is not None,
                 healthy=slot.state == "running",
                 served=slot.served,
-                expected=slot.state not in ("failed", "stopped"),
-                leaving=slot.leaving,
+                expected=slot.state not in ("failed", "stopped") and not (record.app.stopped or self._removing),
+                leaving=slot.leaving and slot.aside is None,
             )
             for key, slot in self._slots.items()
             if slot.place.seat.process == "web"
@@ -408,33 +556,44 @@ class AppActor(Actor):
         for key, slot in self._slots.items():
             slot.routed = key in exposure.keys
             if slot.routed and slot.view is not None and slot.view.address and slot.view.port:
-                backends.append(Backend(id=slot.view.id, address=slot.view.address, port=slot.view.port))
+                role = "aside" if slot.aside is not None else "canary" if self._is_canary(slot) else ""
+                backends.append(
+                    Backend(
+                        id=slot.view.id,
+                        address=slot.view.address,
+                        port=slot.view.port,
+                        revision=slot.place.seat.revision,
+                        role=role,
+                    )
+                )
         service = Service(
             app=self._name,
             backends=tuple(backends),
             hold_seconds=exposure.hold_seconds,
+            canary_percent=record.canary or 0.0,
         )
-        if service != self._published and self._asked_for is not None:
+        if service != self._published and not self._removing:
             self._published = service
             self._around.proxy.tell(service)
 
     def _tell(self) -> None:
-        record = self._record
-        app = self._asked_for or (record.app if record is not None else None)
+        record, shown = self._record, self._shown
+        app = record.app if record is not None else shown.app if shown is not None else None
         if app is None:
             return
-        shown = [
+        rows = [
             Shown(key=key, container=slot.view, routed=slot.routed, leaving=slot.leaving)
             for key, slot in sorted(self._slots.items())
             if slot.view is not None
         ]
         view = app_view(
-            record.app if record is not None else app,
-            project=self._around.owner.project,
+            app,
+            project=app.project or self._around.owner.project,
             record=record,
-            shown=shown,
-            stopping=self._asked_for is None,
+            shown=rows,
+            stopping=self._removing,
             engine_error=self._engine_error,
+            deploy=shown,
         )
         self._around.apps.tell(AppChanged(view=view, engine=self._around.engine))
 

@@ -7,7 +7,18 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from ..core.model import App, Settings
-from ..messages.containers import AppChanged, AppGone, ApplyApp, ApplySettings, OrphansFound, TellService
+from ..messages.containers import (
+    AccountFor,
+    AppChanged,
+    AppGone,
+    ApplyApp,
+    ApplySettings,
+    CancelChange,
+    CarryOut,
+    OrphansFound,
+    TellService,
+)
+from ..messages.operations import Origin, PartEnded
 from ..messages.queries import AppView, GetApps, GetReadiness, Readiness
 from ..messages.views import readiness
 from ..ports import StateStore
@@ -21,26 +32,29 @@ Place = tuple[str, str]
 
 class AppsActor(Actor):
     """``groups`` is the supervisor below which every app has a group of its own; ``engine_of`` says where an app
-    belongs; ``new_app`` makes the ref of an AppActor and the Child of its group."""
+    belongs; ``new_app`` makes the ref of an app's DeployActor and the Child of its group."""
 
     def __init__(
         self,
         current: Callable[[], Settings],
         groups: Ref,
         state: StateStore,
+        operations: Ref,
         engine_of: Callable[[App], str],
         new_app: Callable[[str, str, Ref], tuple[Ref, Child]],
     ) -> None:
         self._settings = current()
         self._groups = groups
         self._state = state
+        self._operations = operations
         self._engine_of = engine_of
         self._new_app = new_app
         self._apps: dict[Place, tuple[Ref, Child]] = {}
         self._views: dict[str, AppView] = {}
 
     def on_start(self) -> None:
-        remembered = [name.removeprefix("apps/").partition("@") for name in self._state.names("apps")]
+        names = [*self._state.names("apps"), *self._state.names("deploys")]
+        remembered = [name.partition("/")[2].partition("@") for name in names]
         for place in sorted({*self._wanted(), *((name, engine) for name, _, engine in remembered if engine)}):
             self._start(place)
 
@@ -51,8 +65,10 @@ class AppsActor(Actor):
                     self._views[view.name] = view
             case AppGone(app=app, engine=engine):
                 self._gone((app, engine))
-            case ApplySettings(settings=settings):
-                self._apply(settings)
+            case ApplySettings(settings=settings, origins=origins):
+                self._apply(settings, origins)
+            case CarryOut() | AccountFor() | CancelChange():
+                self._pass_on(message)
             case OrphansFound(engine=engine, apps=apps):
                 for name in apps:
                     if (name, engine) not in self._apps:
@@ -82,7 +98,23 @@ class AppsActor(Actor):
         self._apps[place] = self._new_app(*place, self.ref)
         self._groups.tell(StartChild(child=self._apps[place][1]))
 
-    def _apply(self, settings: Settings) -> None:
+    def _pass_on(self, message: CarryOut | AccountFor | CancelChange) -> None:
+        """To the app's own actor."""
+        wanted = self._wanted()
+        for place, (ref, _) in self._apps.items():
+            if place in wanted and place[0] == message.app:
+                ref.tell(message)
+                return
+        self._operations.tell(
+            PartEnded(
+                operation=message.operation,
+                app=message.app,
+                state="failed",
+                reason=f"there is no app called {message.app} any more",
+            )
+        )
+
+    def _apply(self, settings: Settings, origins: dict[str, Origin]) -> None:
         before, self._settings = self._settings, settings
         wanted = self._wanted()
         if before.logs.rotate != settings.logs.rotate:
@@ -91,7 +123,8 @@ class AppsActor(Actor):
                 self._end(place)
                 self._start(place)
         for place in list(self._apps):
-            self._apps[place][0].tell(ApplyApp(app=settings.apps[place[0]] if place in wanted else None))
+            app = settings.apps[place[0]] if place in wanted else None
+            self._apps[place][0].tell(ApplyApp(app=app, origin=origins.get(place[0], Origin())))
         for place in sorted(wanted - self._apps.keys()):
             self._start(place)
 

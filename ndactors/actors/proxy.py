@@ -59,12 +59,14 @@ class Draining:
     reply_to: Ref
     version: int
     timer: Timer
+    websockets: int
 
 
 @dataclass(frozen=True)
 class DrainOver:
     key: str
     reply_to: Ref
+    websockets: int
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,9 @@ class ProxyActor(Actor):
                 self._reported(message)
             case DrainBackend():
                 self._drain(message)
-            case DrainOver(key=key, reply_to=reply_to):
+            case DrainOver(key=key, reply_to=reply_to, websockets=websockets):
                 self._draining = [d for d in self._draining if not (d.key == key and d.reply_to is reply_to)]
-                reply_to.tell(BackendDrained(key=key, in_time=False))
+                reply_to.tell(BackendDrained(key=key, in_time=False, websockets=websockets))
             case ApplySettings(settings=settings):
                 self._apply(settings)
             case SetMaintenance(app=app, on=on):
@@ -250,9 +252,12 @@ class ProxyActor(Actor):
         if self._publishing is not None:
             self._publishing.cancel()
             self._publish()
-        over = DrainOver(message.key, message.reply_to)
+        totals = self._report.services.values() if self._report is not None else ()
+        websockets = sum(row.tunnels.get(message.backend, 0) for row in totals)
+        over = DrainOver(message.key, message.reply_to, websockets)
+        timer = self.after(message.seconds, over)
         self._draining.append(
-            Draining(message.backend, message.key, message.reply_to, self._version, self.after(message.seconds, over))
+            Draining(message.backend, message.key, message.reply_to, self._version, timer, websockets)
         )
 
     def _reported(self, report: EdgeReport) -> None:
@@ -265,7 +270,7 @@ class ProxyActor(Actor):
             if _drained(report, drain):
                 drain.timer.cancel()
                 self._draining.remove(drain)
-                drain.reply_to.tell(BackendDrained(key=drain.key, in_time=True))
+                drain.reply_to.tell(BackendDrained(key=drain.key, in_time=True, websockets=drain.websockets))
 
 
 def _drained(report: EdgeReport, drain: Draining) -> bool:
@@ -283,6 +288,7 @@ def with_rules(service: Service, app: App, pages: dict[str, str], *, maintenance
         connect_timeout=app.timeouts.connect,
         response_timeout=app.timeouts.response,
         sticky=app.sticky,
+        skew=bool(app.deploy.skew),
         probe_method="GET" if check.kind == "http" else "HEAD",
         probe_path=check.path if check.kind == "http" else "/",
         probe_host=check.host or next((d for d in app.domains if "*" not in d), ""),

@@ -31,6 +31,17 @@ class BuildRequest(Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = field(default_factory=dict)
 
 
+class BuildContext(Struct, frozen=True, kw_only=True):
+    """``folder`` is on this machine, ``tree`` the digest of what a build of it sees. ``sha`` is the commit, if it came
+    from git; ``fetched``: the folder is ours to remove."""
+
+    folder: str
+    dockerfile: str
+    tree: str
+    sha: str | None = None
+    fetched: str | None = None
+
+
 class ImageInfo(Struct, frozen=True, kw_only=True):
     """``id`` is the image's own digest (``sha256:…``), ``name`` what it is called. ``cached``: nothing had to be built
     or fetched for it."""

@@ -33,6 +33,8 @@ class Build(Value, frozen=True, kw_only=True):
     target: str | None = None
     platform: str | None = None
     secrets: tuple[str, ...] = ()
+    archive: str | None = None
+    """Never in a file: the digest of a `docker save` archive that was built elsewhere; then nothing is built here."""
 
 
 class SecretRef(Value, frozen=True, kw_only=True):
@@ -153,7 +155,8 @@ class Process(Value, frozen=True, kw_only=True):
 
     ``templates`` are variables whose text has ``${NAME}`` of secrets in it, filled in when a container is made.
     ``command`` is a string as written (the engine decides how to split it), an argv, or None for the image's own.
-    ``schedule`` is a cron expression, ``@deploy``, or None for a process that always runs.
+    ``schedule`` is a cron expression (in ``timezone``), ``@deploy``, or None for a process that always runs. A job that
+    takes longer than ``timeout`` is ended.
     """
 
     name: str
@@ -178,6 +181,7 @@ class Process(Value, frozen=True, kw_only=True):
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     schedule: str | None = None
+    timezone: str = "UTC"
     timeout: float | None = None
 
 
@@ -386,7 +390,8 @@ class Database(Value, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     name: str
-    migrate_on_deploy: bool = False
+    migrate_on_deploy: bool | str | tuple[str, ...] = False
+    """True: the framework's own migration, whichever it is; or the command."""
 
 
 class BackupStorage(Value, frozen=True, kw_only=True):

@@ -1,5 +1,5 @@
-"""Which version of an app is wanted: durable, so that a restart of the daemon neither forgets a version nor retries one
-that was refused."""
+"""Which version of an app runs: durable, so that a restart of the daemon forgets neither a version nor what came of it.
+Two records: the AppActor's (what runs now) and the DeployActor's (what was wanted, and by whom)."""
 
 from __future__ import annotations
 
@@ -9,53 +9,69 @@ from .model import App
 
 
 class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``app`` is what should run, as revision ``revision``; ``previous`` what to go back to. ``refused`` is the
-    fingerprint of a version that did not come up. ``restarts`` (by reason) and ``gave_up`` are by container key,
-    ``past_restarts`` are those of containers that are gone, by process."""
+    """``app`` is what should run, as revision ``revision``; ``previous`` what to go back to while ``proven`` is false.
+    ``canary`` is the share of requests (percent) it gets until it may have all. ``refused`` says why a revision went
+    away again. ``aside`` are containers of old revisions that stay for their visitors, with the Unix time until when.
+    ``restarts`` (by reason) and ``gave_up`` are by container key, ``past_restarts`` are those of containers that are
+    gone, by process."""
 
     app: App
     fingerprint: str
     revision: int = 1
-    highest: int = 1
-    """No number is used twice, also not after a refusal."""
+    proven: bool = False
     previous: AppRecord | None = None
-    refused: str | None = None
+    canary: float | None = None
+    refused: dict[int, str] = msgspec.field(default_factory=dict)
+    aside: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     past_restarts: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     gave_up: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def wanted(record: AppRecord | None, app: App, fingerprint: str, highest_seen: int = 0) -> AppRecord:
-    """The record after the configuration asked for ``app``. ``fingerprint`` covers what needs new containers; other
-    changes keep the revision. ``highest_seen`` is the highest revision among the containers found."""
+REFUSALS_REMEMBERED = 10
+
+
+def taken(record: AppRecord | None, app: App, revision: int, fingerprint: str, canary: float | None) -> AppRecord:
+    """The record after it was told to run ``app`` as ``revision``. The version that served last stays ``previous``, also
+    when the one after it is replaced before it served."""
     if record is None:
-        first = max(1, highest_seen)
-        return AppRecord(app=app, fingerprint=fingerprint, revision=first, highest=first)
-    if fingerprint == record.fingerprint:
-        return msgspec.structs.replace(record, app=app)
-    if fingerprint == record.refused:
-        return record
-    number = max(record.highest, highest_seen) + 1
-    return AppRecord(
+        return AppRecord(app=app, fingerprint=fingerprint, revision=revision, canary=canary)
+    if revision == record.revision:
+        return msgspec.structs.replace(record, app=app, fingerprint=fingerprint, canary=canary)
+    served = record if record.proven else record.previous
+    return msgspec.structs.replace(
+        record,
         app=app,
         fingerprint=fingerprint,
-        revision=number,
-        highest=number,
-        previous=msgspec.structs.replace(record, previous=None, restarts={}, past_restarts={}, gave_up={}),
-        restarts=record.restarts,
-        past_restarts=record.past_restarts,
-        gave_up=record.gave_up,
+        revision=revision,
+        proven=False,
+        canary=canary,
+        previous=_alone(served) if served is not None else None,
     )
 
 
-def back(record: AppRecord) -> AppRecord:
-    """After a refusal: the version before, which still runs."""
+def _alone(record: AppRecord) -> AppRecord:
+    return msgspec.structs.replace(
+        record, previous=None, refused={}, aside={}, restarts={}, past_restarts={}, gave_up={}
+    )
+
+
+def proven(record: AppRecord) -> AppRecord:
+    """It serves, and nothing of an older version does any more."""
+    if record.proven and record.previous is None and record.canary is None:
+        return record
+    return msgspec.structs.replace(record, proven=True, previous=None, canary=None)
+
+
+def back(record: AppRecord, reason: str) -> AppRecord:
+    """After a refusal: the version before. Without one it stays, and the reason with it."""
+    refused = {**dict(list(record.refused.items())[1 - REFUSALS_REMEMBERED :]), record.revision: reason}
     if record.previous is None:
-        return msgspec.structs.replace(record, refused=record.fingerprint)
+        return msgspec.structs.replace(record, refused=refused)
     return msgspec.structs.replace(
         record.previous,
-        highest=record.highest,
-        refused=record.fingerprint,
+        refused=refused,
+        aside=record.aside,
         restarts=record.restarts,
         past_restarts=record.past_restarts,
         gave_up=record.gave_up,
@@ -83,6 +99,7 @@ def removed(record: AppRecord, key: str, process: str) -> AppRecord:
         record,
         restarts={k: v for k, v in record.restarts.items() if k != key},
         gave_up={k: v for k, v in record.gave_up.items() if k != key},
+        aside={k: v for k, v in record.aside.items() if k != key},
         past_restarts={**record.past_restarts, process: past} if past else record.past_restarts,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -22,6 +23,17 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     def network(self) -> str:
         """The project's private network. It carries the daemon's id, so that two daemons can share an engine."""
         return f"nd-{self.project}-{self.daemon[:6]}"
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What an app's secrets are at this moment, by name in the store. ``marks`` change with the values and tell nothing
+    about them."""
+
+    values: dict[str, str] = msgspec.field(default_factory=dict)
+    marks: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+NO_SECRETS = Secrets()
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +75,23 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 1
 
 
-def new_placement(app: App, seat: Seat, *, owner: Owner, engine: str, rotate: Rotate) -> Placement:
+def new_placement(
+    app: App, seat: Seat, *, owner: Owner, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS
+) -> Placement:
     process = app.processes[seat.process]
-    spec = container_spec(app, process, seat=seat, owner=owner, engine=engine, rotate=rotate)
-    return Placement(seat=seat, app=app, process=process, spec=spec, config=config_hash(app, process, engine, rotate))
+    spec = container_spec(app, process, seat=seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets)
+    config = config_hash(app, process, engine, rotate, secrets)
+    return Placement(seat=seat, app=app, process=process, spec=spec, config=config)
 
 
 def adopted_placement(
-    app: App | None, status: ContainerStatus, *, owner: Owner, engine: str, rotate: Rotate
+    app: App | None,
+    status: ContainerStatus,
+    *,
+    owner: Owner,
+    engine: str,
+    rotate: Rotate,
+    secrets: Secrets = NO_SECRETS,
 ) -> Placement:
     """For a container that is there already. ``app`` None, or without such a process: nobody's any more, so what is
     needed to stop it."""
@@ -78,13 +99,13 @@ def adopted_placement(
     if app is None or seat.process not in app.processes:
         alone = Process(name=seat.process, healthcheck=Healthcheck(kind="none"))
         app = App(name=status.labels.get(labels.APP, ""), processes={seat.process: alone})
-    placement = new_placement(app, seat, owner=owner, engine=engine, rotate=rotate)
+    placement = new_placement(app, seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets)
     return msgspec.structs.replace(placement, existing=status, config=status.labels.get(labels.CONFIG, ""))
 
 
-def fingerprint(app: App, engine: str, rotate: Rotate) -> str:
+def fingerprint(app: App, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS) -> str:
     """Equal when no container of the app needs to be replaced."""
-    parts = [f"{name}={config_hash(app, process, engine, rotate)}" for name, process in sorted(app.processes.items())]
+    parts = [f"{p.name}={config_hash(app, p, engine, rotate, secrets)}" for _, p in sorted(app.processes.items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -99,30 +120,75 @@ def engine_for(app: App, choice: EngineChoice, *, docker_present: bool) -> str:
     return "docker"
 
 
-def config_hash(app: App, process: Process, engine: str, rotate: Rotate) -> str:
-    """What a running container depends on. Equal hash: the container may stay as it is."""
-    return hashlib.sha256(msgspec.json.encode(_shape(app, process, engine, rotate), order="sorted")).hexdigest()[:16]
+def config_hash(app: App, process: Process, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS) -> str:
+    """What a running container depends on. Equal hash: the container may stay as it is. Secrets count by their marks."""
+    marks = {name: secrets.marks.get(name, "") for name in sorted(secret_names(process))}
+    whole = (_shape(app, process, engine, rotate), process.templates, marks, app.nonce)
+    return hashlib.sha256(msgspec.json.encode(whole, order="sorted")).hexdigest()[:16]
+
+
+_REFERENCE = re.compile(r"\$(?:\$|\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})")
+
+
+def secret_names(process: Process) -> set[str]:
+    """Names in the store of all secrets that a process uses."""
+    found = {reference.store_name for reference in process.secrets}
+    for text in process.templates.values():
+        found |= {match[1] for match in _REFERENCE.finditer(text) if match[1]}
+    return found
+
+
+def missing_secrets(app: App, known: Mapping[str, str]) -> list[str]:
+    """Those that some process uses and that nobody has set."""
+    return sorted({name for process in app.processes.values() for name in secret_names(process)} - known.keys())
+
+
+def environment(process: Process, secrets: Secrets) -> dict[str, str]:
+    """The variables of a container of ``process``, secrets filled in. One that is not set is left out."""
+    values = secrets.values
+    env = dict(process.env)
+    for name, text in process.templates.items():
+        env[name] = _REFERENCE.sub(lambda m: "$" if m[1] is None else values.get(m[1], m[2] or ""), text)
+    for reference in process.secrets:
+        if reference.store_name in values:
+            env[reference.name] = values[reference.store_name]
+    return env
+
+
+def owned(owner: Owner, app: App) -> Owner:
+    """The owner of an app's containers: its project's network and volumes are not another project's."""
+    return msgspec.structs.replace(owner, project=app.project) if app.project else owner
 
 
 def container_spec(
-    app: App, process: Process, *, seat: Seat, owner: Owner, engine: str, rotate: Rotate
+    app: App,
+    process: Process,
+    *,
+    seat: Seat,
+    owner: Owner,
+    engine: str,
+    rotate: Rotate,
+    secrets: Secrets = NO_SECRETS,
+    role: str = "primary",
 ) -> ContainerSpec:
     alias = app.name if process.name == "web" else f"{app.name}-{process.name}"
+    own = owned(owner, app)
     return msgspec.structs.replace(
         _shape(app, process, engine, rotate),
         name=f"nd-{app.name}-{seat.key}",
+        env=environment(process, secrets),
         labels={
-            labels.PROJECT: owner.project,
+            labels.PROJECT: own.project,
             labels.APP: app.name,
             labels.PROCESS: process.name,
             labels.REVISION: str(seat.revision),
-            labels.ROLE: "primary",
+            labels.ROLE: role,
             labels.REPLICA: str(seat.replica),
-            labels.CONFIG: config_hash(app, process, engine, rotate),
+            labels.CONFIG: config_hash(app, process, engine, rotate, secrets),
             labels.DAEMON: owner.daemon,
         },
-        network=owner.network,
-        aliases=(alias,),
+        network=own.network,
+        aliases=(alias,) if role == "primary" else (),
     )
 
 
@@ -130,7 +196,7 @@ def _shape(app: App, process: Process, engine: str, rotate: Rotate) -> Container
     return ContainerSpec(
         name="",
         labels={},
-        image=app.image if engine == "docker" else None,
+        image=(app.image_id or app.image) if engine == "docker" else None,
         command=process.command,
         entrypoint=process.entrypoint,
         env=process.env,

@@ -12,6 +12,7 @@ from ..core.containers import ContainerStatus, EngineEvent, EngineInfo
 from ..core.model import App, Settings
 from .base import Message
 from .edge import RecordsStored, RequestRecords
+from .operations import Change, Origin
 from .queries import AppView, ContainerView
 
 # -- the engine ------------------------------------------------------------------------------------
@@ -73,12 +74,39 @@ class ApplySettings(Message, frozen=True, kw_only=True):
     """Make it so: the whole configuration, checked."""
 
     settings: Settings
+    origins: dict[str, Origin] = field(default_factory=dict)
+    """Of apps that did not come from the server's own file."""
 
 
 class ApplyApp(Message, frozen=True, kw_only=True):
-    """To one AppActor; ``app`` None: stop and remove everything of it."""
+    """To one app's DeployActor: what the files say; ``app`` None: stop and remove everything of it."""
 
     app: App | None
+    origin: Origin = Origin()
+
+
+class CarryOut(Message, frozen=True, kw_only=True):
+    """To the AppsActor and on to the app's DeployActor: an operation that is on record."""
+
+    operation: str
+    app: str
+    change: Change
+    origin: Origin
+
+
+class AccountFor(Message, frozen=True, kw_only=True):
+    """The same way: the operation is on record as running since before a restart; say what became of it."""
+
+    operation: str
+    app: str
+
+
+class CancelChange(Message, frozen=True, kw_only=True):
+    """The same way: stop it, if it can still be stopped."""
+
+    operation: str
+    app: str
+    by: str
 
 
 class AppChanged(Message, frozen=True, kw_only=True):
@@ -97,6 +125,87 @@ class AppGone(Message, frozen=True, kw_only=True):
 
 class TellService(Message, frozen=True, kw_only=True):
     """To the AppsActor and on to every AppActor: the ProxyActor has forgotten; tell it your service again."""
+
+
+# -- one app's deployment: between its DeployActor and its AppActor ---------------------------------
+
+
+class RunRevision(Message, frozen=True, kw_only=True):
+    """Make ``app`` run, as ``revision``. ``canary``: with that share of the requests (percent), beside the one that
+    serves. The same again changes nothing and is answered again."""
+
+    app: App
+    revision: int
+    canary: float | None = None
+
+
+class AbandonRevision(Message, frozen=True, kw_only=True):
+    """Go back to the one before, if there is one and ``revision`` has not replaced it yet."""
+
+    revision: int
+    reason: str
+
+
+class RemoveEverything(Message, frozen=True, kw_only=True):
+    """The app is in no file any more."""
+
+
+class RetryApp(Message, frozen=True, kw_only=True):
+    """Try again what had been given up."""
+
+
+class ShowDeploy(Message, frozen=True, kw_only=True):
+    """What to show of the deployment under way, or of one that failed before there was anything to run."""
+
+    app: App
+    operation: str | None = None
+    reason: str = ""
+    failed: bool = False
+
+
+class HighestSeen(Message, frozen=True, kw_only=True):
+    """The engine was listed: no revision above this was ever made."""
+
+    revision: int
+
+
+class RevisionProgress(Message, frozen=True, kw_only=True):
+    revision: int
+    up: int
+    wanted: int
+
+
+class RevisionHolding(Message, frozen=True, kw_only=True):
+    """Its canaries (container ids) get their share."""
+
+    revision: int
+    canaries: tuple[str, ...]
+
+
+class RevisionServes(Message, frozen=True, kw_only=True):
+    """All of it is up; older ones may still be finishing what they have."""
+
+    revision: int
+
+
+class RevisionSettled(Message, frozen=True, kw_only=True):
+    """Nothing older gets requests any more. ``websockets`` were open on containers that left."""
+
+    revision: int
+    websockets: int = 0
+
+
+class RevisionFailing(Message, frozen=True, kw_only=True):
+    """It does not come up. It waits for ``AbandonRevision``, so that somebody can look why first."""
+
+    revision: int
+    container: ContainerView | None
+
+
+class RevisionRefused(Message, frozen=True, kw_only=True):
+    revision: int
+    reason: str
+    websockets: int = 0
 
 
 # -- one container ---------------------------------------------------------------------------------
@@ -158,6 +267,8 @@ class DrainBackend(Message, frozen=True, kw_only=True):
 class BackendDrained(Message, frozen=True, kw_only=True):
     key: str
     in_time: bool
+    websockets: int = 0
+    """How many were open when it began."""
 
 
 # -- records ---------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ class Origin(Value, frozen=True, kw_only=True):
     operation: str = ""
     git: Git | None = None
     message: str | None = None
+    rebuild: bool = False
+    pull: bool = False
 
 
 # -- changes to one app ----------------------------------------------------------------------------
@@ -220,6 +222,29 @@ class GetRevisions(Message, frozen=True, kw_only=True):
 class RevisionPage(Value, frozen=True, kw_only=True):
     items: tuple[Revision, ...] = ()
     next: int | None = None
+
+
+# -- a project's deploy: between the ConfigActor and the OperationsActor ------------------------------
+
+
+class ReserveOperation(Message, frozen=True, kw_only=True):
+    """Open an operation on several apps at once, unless one of them is being changed. Answered to ``reply_to`` (a ref)."""
+
+    request: int
+    apps: tuple[str, ...]
+    project: str
+    origin: Origin
+    reply_to: Any
+
+
+class OperationReserved(Message, frozen=True, kw_only=True):
+    request: int
+    operation: str
+
+
+class OperationRefused(Message, frozen=True, kw_only=True):
+    request: int
+    reason: str
 
 
 # -- from an app's actors to the OperationsActor ---------------------------------------------------

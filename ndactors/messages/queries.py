@@ -63,6 +63,10 @@ class AppView(Value, frozen=True, kw_only=True):
     reason: str = ""
     revision: int = 1
     image: str | None = None
+    image_id: str | None = None
+    operation: str | None = None
+    """What changes it at the moment."""
+    canary_percent: float | None = None
     domains: tuple[str, ...] = ()
     path: str = "/"
     routes: tuple[str, ...] = ()

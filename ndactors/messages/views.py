@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from ..core.model import App
 from ..core.revisions import AppRecord, restarts_of
+from .containers import ShowDeploy
 from .queries import AppView, ContainerView, ProcessView, Readiness
 
 
@@ -22,9 +23,17 @@ class Shown:
 
 
 def app_view(
-    app: App, project: str, record: AppRecord | None, shown: list[Shown], *, stopping: bool, engine_error: str
+    app: App,
+    project: str,
+    record: AppRecord | None,
+    shown: list[Shown],
+    *,
+    stopping: bool,
+    engine_error: str,
+    deploy: ShowDeploy | None = None,
 ) -> AppView:
     processes = []
+    stopping = stopping or app.stopped
     for process in app.processes.values():
         own = [s for s in shown if s.container.process == process.name]
         by_reason: dict[str, int] = {}
@@ -43,6 +52,10 @@ def app_view(
         )
     staying = [s for s in shown if not s.leaving]
     state, reason = _state(processes, [s.container for s in staying], engine_error, stopping=stopping)
+    if app.stopped:
+        reason = "stopped" if not shown else "stopping"
+    elif record is None and deploy is not None:
+        state, reason = "failed" if deploy.failed else "starting", engine_error or deploy.reason
     return AppView(
         name=app.name,
         project=project,
@@ -50,6 +63,9 @@ def app_view(
         reason=reason,
         revision=record.revision if record is not None else 1,
         image=app.image,
+        image_id=app.image_id,
+        operation=deploy.operation if deploy is not None else None,
+        canary_percent=record.canary if record is not None else None,
         domains=app.domains,
         path=app.path,
         routes=tuple(domain + (app.path if app.path != "/" else "") for domain in app.domains),
@@ -85,6 +101,8 @@ def readiness(apps: list[AppView]) -> Readiness:
     """Ready when every app has all its replicas, routed where it is routed at all, or has visibly failed."""
     waiting = []
     for app in apps:
+        if app.state == "failed" and not app.containers:
+            continue  # it could not even be prepared, and says so
         for process in app.processes:
             failed = sum(c.state in ("failed", "stopped") for c in app.containers if c.process == process.name)
             have = process.routed if process.name == "web" else process.running

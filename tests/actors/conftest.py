@@ -15,14 +15,32 @@ from gevent.queue import Queue
 from ndactors.actors.app import AppActor, AppSurroundings
 from ndactors.actors.apps import AppsActor
 from ndactors.actors.container import ContainerActor, Surroundings
+from ndactors.actors.deploy import DeployActor, DeploySurroundings
+from ndactors.actors.deploy_work import Workshop
 from ndactors.actors.inventory import InventoryActor
+from ndactors.actors.operation import OperationsActor
 from ndactors.core.containers import ContainerStatus, EngineEvent, EngineInfo, ExecResult
+from ndactors.core.images import ImageInfo
 from ndactors.core.model import App, Healthcheck, Process, Restart, Rotate, Settings
-from ndactors.core.specs import Owner
+from ndactors.core.specs import Owner, Secrets
 from ndactors.errors import Conflict, ContainerNotFound, EngineUnreachable, ImageNotFound
 from ndactors.messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent
 from ndactors.messages.edge import Service
+from ndactors.messages.hooks import SendHooks
+from ndactors.messages.jobs import CancelJob, JobEnded, JobSettings, RunJob
+from ndactors.messages.operations import (
+    BeginOperation,
+    GetOperation,
+    GetOperations,
+    GetRevisions,
+    Operation,
+    OperationPage,
+    Origin,
+    Revision,
+    RevisionPage,
+)
 from ndactors.messages.queries import AppView, ContainerView, GetApps, GetReadiness
+from ndactors.messages.records import GetTraffic, TrafficSummary
 from ndactors.runtime.actor import Actor
 from ndactors.runtime.ref import Ref
 from ndactors.runtime.restarts import Backoff, Intensity, Strategy
@@ -189,6 +207,7 @@ class NoLag:
 class MemoryState:
     def __init__(self) -> None:
         self.records: dict[str, bytes] = {}
+        self.ledger = MemoryLedger()
 
     def load(self, name, kind):
         return msgspec.json.decode(self.records[name], type=kind) if name in self.records else None
@@ -201,6 +220,83 @@ class MemoryState:
 
     def names(self, folder):
         return [name for name in self.records if name.startswith(f"{folder}/")]
+
+
+class MemoryLedger:
+    def __init__(self) -> None:
+        self.all: dict[str, Operation] = {}
+        self.numbers: dict[tuple[str, int], Revision] = {}
+
+    def save_operation(self, operation):
+        self.all[operation.id] = operation
+
+    def operation(self, id):
+        return self.all.get(id)
+
+    def operations(self, query):
+        rows = [o for o in reversed(self.all.values()) if query.state in (None, o.state)]
+        return OperationPage(items=tuple(rows[: query.limit]))
+
+    def save_revision(self, revision):
+        self.numbers[revision.app, revision.number] = revision
+
+    def revision(self, app, number):
+        return self.numbers.get((app, number))
+
+    def revisions(self, query):
+        rows = sorted((r for r in self.numbers.values() if r.app == query.app), key=lambda r: -r.number)
+        return RevisionPage(items=tuple(rows[: query.limit]))
+
+
+class ScriptedImages:
+    """Every image that the engine has; an image's id is its name."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self._engine = engine
+        self.pulled: list[str] = []
+        self.pruned: list[tuple[str, list[str]]] = []
+        self.registry: set[str] = set()
+
+    def find(self, name):
+        self._engine._check()
+        return ImageInfo(id=name, name=name) if name in self._engine.images else None
+
+    def pull(self, name, registries, progress):
+        if name not in self.registry:
+            raise ImageNotFound(f"there is no image {name}, and no registry has it")
+        self.pulled.append(name)
+        self._engine.images.add(name)
+        return ImageInfo(id=name, name=name)
+
+    def prune(self, project, app, keep):
+        self.pruned.append((app, sorted(keep)))
+        return []
+
+
+class ScriptedJobs(Actor):
+    """Every job ends at once, with the code that ``codes`` has for its process."""
+
+    def __init__(self, codes: dict[str, int], ran: list[RunJob]) -> None:
+        self._codes = codes
+        self._ran = ran
+
+    def receive(self, message):
+        match message:
+            case RunJob(key=key, reply_to=reply_to, process=process):
+                self._ran.append(message)
+                code = self._codes.get(process.name, 0)
+                if code is not None:
+                    reply_to.tell(JobEnded(key=key, exit_code=code, reason=f"exited {code}", seconds=0.1))
+            case JobSettings() | CancelJob():
+                return
+
+
+class Nobody(Actor):
+    def __init__(self, heard: list) -> None:
+        self._heard = heard
+
+    def receive(self, message):
+        self._heard.append(message)
 
 
 class EventList(Actor):
@@ -245,13 +341,27 @@ class Daemon:
 
     def __init__(self, engine: ScriptedEngine, state: MemoryState, *apps: App) -> None:
         self.engine, self.state = engine, state
+        self.killed = False
         self.settings = Settings(project="test", apps={a.name: a for a in apps})
+        self.images, self.ledger = ScriptedImages(engine), state.ledger
+        self.secrets: dict[str, str] = {}
+        self.codes: dict[str, int] = {}
+        self.jobs: list[RunJob] = []
+        self.hooks: list[SendHooks] = []
+        self.traffic: Callable[[GetTraffic], TrafficSummary] = lambda query: TrafficSummary()
+        self.listening: list[tuple[str, int]] | None = None
+        self._numbers = itertools.count(1)
         self.prober, self.lag = ScriptedProber(), NoLag()
         self.events: list[RecordEvent] = []
         self.services: dict[str, Service] = {}
         self.history: list[Service] = []
         self.refs = SimpleNamespace(
-            events=Ref("events"), proxy=Ref("proxy"), inventory=Ref("engine:docker"), apps=Ref("apps")
+            events=Ref("events"),
+            proxy=Ref("proxy"),
+            inventory=Ref("engine:docker"),
+            apps=Ref("apps"),
+            operations=Ref("operations"),
+            hooks=Ref("hooks"),
         )
         groups = supervisor_ref("groups")
         quick = {"backoff": lambda: Backoff(0.001, 0.01)}
@@ -262,6 +372,19 @@ class Daemon:
                 [
                     Child(self.refs.events, EventList, self.events),
                     Child(self.refs.proxy, ScriptedProxy, self.services, self.history),
+                    Child(self.refs.hooks, Nobody, self.hooks),
+                    Child(
+                        self.refs.operations,
+                        OperationsActor,
+                        lambda: self.settings.apps,
+                        self.ledger,
+                        state,
+                        self.refs.apps,
+                        self.refs.events,
+                        self._new_operation,
+                        str,
+                        **quick,
+                    ),
                     Child(self.refs.inventory, InventoryActor, engine, self.refs.events, self.refs.apps, **quick),
                     Child(
                         self.refs.apps,
@@ -269,6 +392,7 @@ class Daemon:
                         lambda: self.settings,
                         groups,
                         state,
+                        self.refs.operations,
                         lambda app: "docker",
                         self._new_app,
                         **quick,
@@ -283,11 +407,32 @@ class Daemon:
 
     def _new_app(self, name: str, engine: str, apps: Ref):
         own, containers = Ref(f"app:{name}"), supervisor_ref(f"containers:{name}")
+        deploy, jobs = Ref(f"deploy:{name}"), Ref(f"jobs:{name}")
+        deploying = DeploySurroundings(
+            engine=engine,
+            container_engine=self.engine,
+            rotate=Rotate(),
+            wanted=lambda: (self.settings.apps[name], Origin()) if name in self.settings.apps else None,
+            secrets=self._secrets,
+            workshop=Workshop(images=self.images, contexts=None, blobs=None, registries=dict),
+            listeners=self,
+            traffic=lambda query: self.traffic(query),
+            ledger=self.ledger,
+            state=self.state,
+            app=own,
+            jobs=jobs,
+            operations=self.refs.operations,
+            events=self.refs.events,
+            hooks=self.refs.hooks,
+            new_operation=self._new_operation,
+            stamp=str,
+        )
         around = AppSurroundings(
             owner=Owner(project="test", daemon="d1"),
             engine=engine,
             rotate=Rotate(),
-            wanted=lambda: self.settings.apps.get(name),
+            secrets=self._secrets,
+            deploy=deploy,
             inventory=self.refs.inventory,
             containers=containers,
             proxy=self.refs.proxy,
@@ -298,16 +443,39 @@ class Daemon:
         )
         quick = {"backoff": lambda: Backoff(0.001, 0.01)}
         children = [
+            Child(deploy, DeployActor, name, deploying, **quick),
             Child(own, AppActor, name, around, **quick),
+            Child(jobs, ScriptedJobs, self.codes, self.jobs, **quick),
             Child(containers, Supervisor, [], Strategy.ONE_FOR_ONE, Intensity(None)),
         ]
-        return own, Child(supervisor_ref(f"group:{name}"), Supervisor, children, Strategy.ONE_FOR_ALL, **quick)
+        return deploy, Child(supervisor_ref(f"group:{name}"), Supervisor, children, Strategy.ONE_FOR_ALL, **quick)
 
     def _new_container(self, ref: Ref, place, owner: Ref) -> Child:
         around = Surroundings(
             owner=owner, events=self.refs.events, engine=self.engine, prober=self.prober, lag=self.lag
         )
         return Child(ref, ContainerActor, place, around, backoff=lambda: Backoff(0.001, 0.01))
+
+    def _new_operation(self) -> str:
+        return f"op{next(self._numbers)}-{id(self)}"
+
+    def _secrets(self) -> Secrets:
+        return Secrets(values=self.secrets, marks={name: f"mark of {value}" for name, value in self.secrets.items()})
+
+    def of(self, pid):
+        return self.listening
+
+    def begin(self, change, app: str = "shop", by: str = "api:test") -> str:
+        return self.refs.operations.ask(BeginOperation(app=app, change=change, origin=Origin(by=by)))
+
+    def operation(self, id: str) -> Operation:
+        return self.refs.operations.ask(GetOperation(id=id))
+
+    def operations(self) -> tuple[Operation, ...]:
+        return self.refs.operations.ask(GetOperations()).items
+
+    def revisions(self, app: str = "shop") -> tuple[Revision, ...]:
+        return self.refs.operations.ask(GetRevisions(app=app)).items
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -361,6 +529,22 @@ class Daemon:
     def stop(self) -> None:
         assert self.root.stop(10)
 
+    def kill(self) -> None:
+        """As SIGKILL would: nobody gets a last word."""
+
+        def ends(actor) -> None:
+            for slot in actor._slots:
+                if slot.life is not None:
+                    if isinstance(slot.life.actor, Supervisor):
+                        ends(slot.life.actor)
+                    slot.life.supervisor = None
+                    slot.life.kill()
+
+        self.root._stopped = True
+        ends(self.root._life.actor)
+        self.root._life.kill()
+        self.killed = True
+
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], None]:
@@ -371,6 +555,20 @@ def until() -> Callable[[Callable[[], object]], None]:
             gevent.sleep(0.001)
 
     return wait
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """Times that people wait for, shorter."""
+    for module, name, seconds in (
+        ("app", "STEADY_SECONDS", 0.02),
+        ("app", "TICK_SECONDS", 0.01),
+        ("deploy", "AFTER_SECONDS", 0.01),
+        ("deploy", "SETTLE_SECONDS", 0.01),
+        ("deploy", "LOOK_SECONDS", 0.01),
+        ("deploy", "ENGINE_RETRY_SECONDS", 0.01),
+    ):
+        monkeypatch.setattr(f"ndactors.actors.{module}.{name}", seconds)
 
 
 @pytest.fixture
@@ -395,7 +593,8 @@ def daemon(engine):
     start.state = state
     yield start
     for each in made:
-        each.root.stop(10)
+        if not each.killed:
+            each.root.stop(10)
 
 
 @pytest.fixture

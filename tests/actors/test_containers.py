@@ -139,8 +139,9 @@ def test_one_removed_behind_our_back_is_made_again(daemon, engine, make_app, unt
 
 def test_an_image_that_is_not_there_fails_visibly_and_at_once(daemon, engine, make_app, until):
     d = daemon(make_app("none:1", replicas=1))
-    assert d.states() == {"nd-shop-web-1-1": "failed"}
-    assert d.containers()["nd-shop-web-1-1"].reason == "start failed: there is no image none:1"
+    assert d.states() == {}
+    assert (d.app().state, d.app().reason) == ("failed", "there is no image none:1, and no registry has it")
+    assert d.operations()[0].state == "failed"
     engine.images.add("none:1")
     d.apply(make_app("none:1", replicas=1))
     until(lambda: d.app().state == "healthy")
