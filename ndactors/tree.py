@@ -14,8 +14,9 @@ from .actors.apps import AppsActor
 from .actors.config import ConfigActor
 from .actors.container import ContainerActor, Surroundings
 from .actors.daemon import DaemonActor
-from .actors.deploy import DeployActor, DeploySurroundings
+from .actors.deploy import DeployActor
 from .actors.deploy_work import Workshop
+from .actors.deploying import DeploySurroundings
 from .actors.event import EventActor
 from .actors.inventory import InventoryActor
 from .actors.operation import OperationsActor

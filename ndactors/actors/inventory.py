@@ -4,6 +4,7 @@ It notices when the engine goes away and lists everything again when it is back.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core import containers as labels
@@ -17,6 +18,7 @@ from ..messages.containers import (
     EngineLost,
     OrphansFound,
     RecordEvent,
+    Role,
     UnwatchApp,
     WatchApp,
 )
@@ -59,7 +61,7 @@ class InventoryActor(Actor):
         self._engine = engine
         self._events = events
         self._apps = apps
-        self._watchers: dict[str, Ref] = {}
+        self._watchers: dict[tuple[str, Role], Ref] = {}
         self._containers: dict[str, ContainerStatus] = {}
         self._info: EngineInfo | None = None
         self._since: float | None = None
@@ -85,15 +87,15 @@ class InventoryActor(Actor):
                 self._failed(reason)
             case ListDue():
                 self._list()
-            case WatchApp(app=app, watcher=watcher):
-                self._watchers[app] = watcher
+            case WatchApp(app=app, watcher=watcher, role=role):
+                self._watchers[app, role] = watcher
                 if self._info is not None:
-                    watcher.tell(ContainersListed(containers=self._of(app)))
+                    watcher.tell(ContainersListed(containers=self._of(app, role)))
                 elif self._error:
                     watcher.tell(EngineLost(reason=self._error))
-            case UnwatchApp(app=app, watcher=watcher):
-                if self._watchers.get(app) is watcher:
-                    del self._watchers[app]
+            case UnwatchApp(app=app, watcher=watcher, role=role):
+                if self._watchers.get((app, role)) is watcher:
+                    del self._watchers[app, role]
             case GetEngine():
                 return EngineView(
                     name=self._engine.name,
@@ -134,9 +136,10 @@ class InventoryActor(Actor):
                 )
             for watcher in self._watchers.values():
                 watcher.tell(EngineFound(info=message.info))
-        for app, watcher in self._watchers.items():
-            watcher.tell(ContainersListed(containers=self._of(app)))
-        orphans = {s.labels.get(labels.APP, "") for s in message.containers} - self._watchers.keys() - {""}
+        for (app, role), watcher in self._watchers.items():
+            watcher.tell(ContainersListed(containers=self._of(app, role)))
+        watched = {app for app, _ in self._watchers}
+        orphans = {s.labels.get(labels.APP, "") for s in message.containers} - watched - {""}
         if orphans:
             self._apps.tell(OrphansFound(engine=self._engine.name, apps=tuple(sorted(orphans))))
         if self._watching is None:
@@ -148,8 +151,12 @@ class InventoryActor(Actor):
             self._timer.cancel()
         self._timer = self.after(seconds, ListDue())
 
-    def _of(self, app: str) -> tuple[ContainerStatus, ...]:
-        return tuple(status for status in self._containers.values() if status.labels.get(labels.APP) == app)
+    def _of(self, app: str, role: Role) -> tuple[ContainerStatus, ...]:
+        return tuple(
+            status
+            for status in self._containers.values()
+            if status.labels.get(labels.APP) == app and _role(status.labels) == role
+        )
 
     def _failed(self, reason: str) -> None:
         """The engine is gone, whoever noticed first: the listing or the event stream."""
@@ -195,16 +202,20 @@ class InventoryActor(Actor):
         self.run(look, judged)
 
     def _inspected(self, event: EngineEvent, status: ContainerStatus | None) -> None:
-        app = event.labels.get(labels.APP)
+        own = event.labels
         if status is not None:
             self._containers[status.id] = status
-            app = status.labels.get(labels.APP, app)
+            own = {**own, **status.labels}
         else:
             gone = self._containers.pop(event.container, None)
-            app = gone.labels.get(labels.APP, app) if gone is not None else app
-        watcher = self._watchers.get(app or "")
+            own = {**own, **gone.labels} if gone is not None else own
+        watcher = self._watchers.get((own.get(labels.APP, ""), _role(own)))
         if watcher is not None:
             watcher.tell(ContainerObserved(container=event.container, status=status, event=event))
+
+
+def _role(own: Mapping[str, str]) -> Role:
+    return "job" if own.get(labels.ROLE) == "job" else "primary"
 
 
 def _words(error: BaseException | None, otherwise: str) -> str:

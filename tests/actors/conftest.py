@@ -15,8 +15,9 @@ from gevent.queue import Queue
 from ndactors.actors.app import AppActor, AppSurroundings
 from ndactors.actors.apps import AppsActor
 from ndactors.actors.container import ContainerActor, Surroundings
-from ndactors.actors.deploy import DeployActor, DeploySurroundings
+from ndactors.actors.deploy import DeployActor
 from ndactors.actors.deploy_work import Workshop
+from ndactors.actors.deploying import DeploySurroundings
 from ndactors.actors.inventory import InventoryActor
 from ndactors.actors.operation import OperationsActor
 from ndactors.core.containers import ContainerStatus, EngineEvent, EngineInfo, ExecResult
@@ -563,9 +564,9 @@ def quickly(monkeypatch):
     for module, name, seconds in (
         ("app", "STEADY_SECONDS", 0.02),
         ("app", "TICK_SECONDS", 0.01),
-        ("deploy", "AFTER_SECONDS", 0.01),
-        ("deploy", "SETTLE_SECONDS", 0.01),
-        ("deploy", "LOOK_SECONDS", 0.01),
+        ("deploy_end", "AFTER_SECONDS", 0.01),
+        ("deploy_end", "SETTLE_SECONDS", 0.01),
+        ("deploy_switch", "LOOK_SECONDS", 0.01),
         ("deploy", "ENGINE_RETRY_SECONDS", 0.01),
     ):
         monkeypatch.setattr(f"ndactors.actors.{module}.{name}", seconds)

@@ -192,7 +192,9 @@ def test_release_jobs_run_before_the_switch_and_stop_it_when_they_fail(daemon, e
     assert len(d.jobs) == 2, "only a deploy runs them"
 
 
-def test_a_secret_that_is_missing_stops_it_and_one_that_changes_rolls_who_uses_it(daemon, engine, make_app, until, done):
+def test_a_secret_that_is_missing_stops_it_and_one_that_changes_rolls_who_uses_it(
+    daemon, engine, make_app, until, done
+):
     app = make_app(process={"secrets": (SecretRef(name="KEY", store_name="KEY"),)}, worker={"replicas": 1})
     d = daemon(app, settled=False)
     until(lambda: d.app() is not None and d.app().state == "failed")
@@ -248,7 +250,9 @@ def test_the_file_changes_while_a_version_starts(daemon, engine, make_app, until
 
 
 @pytest.mark.parametrize("phase", ["prepare", "release", "switch", "canary", "count"])
-def test_whatever_phase_a_daemon_ends_in_the_next_one_goes_on(daemon, engine, make_app, until, done, phase, monkeypatch):
+def test_whatever_phase_a_daemon_ends_in_the_next_one_goes_on(
+    daemon, engine, make_app, until, done, phase, monkeypatch
+):
     from ndactors.actors.deploy import DeployActor
 
     deploy = Deploy(strategy="canary", canary=Canary(steps=(50,), hold=0.02)) if phase == "canary" else Deploy()
