@@ -5,15 +5,25 @@ Every method may block its caller (a greenlet) and raises only errors of ``ndact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.images import BuildContext, BuildRequest, ImageInfo
-from .core.model import Build, Healthcheck, Registry
+from .core.model import App, Build, Healthcheck, Registry, Settings
 from .messages.edge import RequestRecords
-from .messages.operations import GetOperations, GetRevisions, Operation, OperationPage, Revision, RevisionPage
+from .messages.operations import (
+    GetOperations,
+    GetRevisions,
+    Operation,
+    OperationPage,
+    Origin,
+    Revision,
+    RevisionPage,
+)
+from .messages.projects import Bundle
 from .messages.queries import Event, EventPage, GetEvents
 from .messages.records import GetRequests, GetTraffic, RequestPage, TrafficSummary
 
@@ -75,23 +85,28 @@ class ContainerEngine(Protocol):
         ...
 
     def terminal(self, container: str, argv: tuple[str, ...], *, tty: bool, rows: int, columns: int) -> Terminal:
-        """Start ``argv`` inside it with its streams in our hands."""
+        """Start ``argv`` inside it with its streams in our hands. ``Conflict`` if it does not run, or is frozen. A
+        program that is not there ends at once with 127 or 126 and says so on its output."""
         ...
 
     def close(self) -> None: ...
 
 
 class Terminal(Protocol):
-    """A process inside a container that somebody talks to. Closing it ends the process."""
+    """A process inside a container that somebody talks to. ``send`` and ``receive`` may each wait, in greenlets of their
+    own; ``close`` is for when neither does any more."""
 
     def send(self, data: bytes) -> None:
-        """To its standard input."""
+        """To its standard input. Once it reads no more, this is dropped."""
         ...
 
-    def end_input(self) -> None: ...
+    def end_input(self) -> None:
+        """Nothing more will be sent; with a terminal this is Ctrl-D."""
+        ...
 
-    def receive(self) -> bytes:
-        """What it printed, as it comes, both streams; empty at its end."""
+    def receive(self) -> tuple[bytes, bool]:
+        """What it printed, as it comes, and whether on its standard error (with a terminal there is one stream only);
+        empty at its end. ``EngineUnreachable`` if that cannot be known any more."""
         ...
 
     def resize(self, rows: int, columns: int) -> None: ...
@@ -100,7 +115,24 @@ class Terminal(Protocol):
         """After the end of its output; None if it cannot be known."""
         ...
 
+    def close(self) -> None:
+        """The process ends, if it has not. Never waits for one that is frozen. Twice does no harm."""
+        ...
+
+
+class OutputReader(Protocol):
+    """What one container prints, from its start on. It never holds up the container."""
+
+    def read(self) -> str:
+        """What is new since the last call, both streams; empty if nothing is. Bounded: of too much at once a part is left
+        out, and said so."""
+        ...
+
     def close(self) -> None: ...
+
+
+class JobOutputs(Protocol):
+    def open(self, container: ContainerStatus) -> OutputReader: ...
 
 
 Progress = Callable[[str], None]
@@ -129,6 +161,52 @@ class ImageStore(Protocol):
 
     def prune(self, project: str, app: str, keep: Iterable[str]) -> list[str]:
         """Remove the images that we built for ``app`` but those with the ids ``keep`` and those in use. Their names."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedProject:
+    """A project's file, understood. ``folder`` is where its files are laid out, empty if they are not. ``digests`` tell
+    the files of each app's build context from others; ``changed_files`` are apps whose context is another now."""
+
+    apps: dict[str, App]
+    folder: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    changed_files: frozenset[str] = frozenset()
+    missing_blobs: int = 0
+    missing_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class ConfigSource(Protocol):
+    """What should run: the server's own file, and the projects that clients sent. It remembers the last good of each."""
+
+    def current(self) -> Settings: ...
+
+    def origins(self) -> dict[str, Origin]:
+        """Of the apps that came by a project: who sent them, as part of which operation."""
+        ...
+
+    def reload(self) -> tuple[Settings, tuple[str, ...]]:
+        """Read the file again; the settings and the warnings. ``ConfigurationError`` leaves everything as it was."""
+        ...
+
+    def check(self, project: str, bundle: Bundle, *, lay_out: bool) -> CheckedProject:
+        """Understand a project's file, and lay its files out. ``ConfigurationError``, ``MissingBlobs``, ``Invalid``."""
+        ...
+
+    def conflicts(self, project: str, apps: Mapping[str, App]) -> list[str]:
+        """Why these cannot be the project's, in sentences."""
+        ...
+
+    def apps_of(self, project: str) -> Mapping[str, App]: ...
+
+    def accept(self, project: str, checked: CheckedProject, origin: Origin, gone: Collection[str]) -> None:
+        """From now on it is part of ``current``, also after a restart; ``gone`` are its apps that are no more."""
+        ...
+
+    def remove(self, app: str) -> None:
+        """``NotFound``, or ``Conflict`` for an app of the server's own file."""
         ...
 
 
@@ -165,7 +243,9 @@ class Ledger(Protocol):
 
 
 class SecretStore(Protocol):
-    """Secrets by app and environment, encrypted on disk. Values never leave it but to make a container."""
+    """Secrets by app and environment, encrypted on disk. Values never leave it but to make a container.
+
+    All may raise ``SecretsUnreadable``: the key is lost or another one, or somebody changed a secret on disk."""
 
     def names(self, app: str) -> dict[str, str]:
         """Name → when it was set (RFC 3339)."""
@@ -183,6 +263,18 @@ class SecretStore(Protocol):
         """``NotFound`` if there is none."""
         ...
 
+    def change(self, app: str, values: Mapping[str, str], removed: Sequence[str]) -> None:
+        """Set some and delete some, all of it or nothing."""
+        ...
+
+    def rotate(self) -> int:
+        """Encrypt everything with a new key. How many secrets there are."""
+        ...
+
+    def resume(self) -> int:
+        """End a rotation that was interrupted, if there is one."""
+        ...
+
 
 class BlobStore(Protocol):
     """Files by their SHA-256 (lower-case hex). Every call runs off the event loop where that matters."""
@@ -197,10 +289,14 @@ class BlobStore(Protocol):
 
     def missing(self, digests: Iterable[str]) -> list[str]: ...
 
-    def append(self, digest: str, offset: int, size: int, read: Callable[[int], bytes]) -> bool:
-        """Go on at ``offset`` with what ``read`` gives until it gives nothing. True when the whole of ``size`` bytes is
-        there and its digest is right. ``Conflict`` for another offset than there is, ``TooLarge``, ``Invalid`` when the
-        digest is wrong (then nothing of it stays)."""
+    def append(self, digest: str, offset: int, size: int | None, read: Callable[[int], bytes]) -> bool:
+        """Go on at ``offset`` with what ``read`` gives until it gives nothing. True when the whole of ``size`` bytes
+        (None: of what ``read`` gives) is there and its digest is right. ``Conflict`` for another offset than there is,
+        ``TooLarge``, ``Invalid`` when the digest is wrong (then nothing of it stays)."""
+        ...
+
+    def add(self, blobs: Sequence[tuple[str, bytes]]) -> int:
+        """Several small ones as a whole; how many. ``Invalid`` at the first whose digest is wrong, ``TooLarge``."""
         ...
 
     def take(self, digest: str) -> None:

@@ -117,11 +117,15 @@ def named(*names: str) -> list[dict[str, Any]]:
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
+AT_ONCE = ("/api/v1/token", "/api/v1/projects/{project}/plan", "/api/v1/blobs", "/api/v1/blobs/missing")
+"""What is sent by POST and answered with 200."""
+
+
 def document(more_routes: list[Described]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for method, path, summary, parameters, schema, more, is_open in [*ROUTES, *more_routes]:
         kind = "text/plain" if path == "/metrics" else "application/json"
-        good = "202" if method == "post" and path != "/api/v1/token" else "200"
+        good = "202" if method in ("post", "delete") and path not in AT_ONCE else "200"
         responses: dict[str, Any] = {good: {"description": "Done", "content": {kind: {"schema": schema}}}}
         for status in sorted({*more, *([] if is_open else [401, 503])}):
             responses[str(status)] = {"$ref": "#/components/responses/Problem"}

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from ndactors.errors import NextDeployError
+from ndactors.errors import ConfigurationError, MissingBlobs, NextDeployError
 
 log = logging.getLogger("ndactors.web")
 
@@ -31,10 +31,16 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
     return response
 
 
+def _more(error: NextDeployError) -> dict[str, Any]:
+    if isinstance(error, ConfigurationError):
+        return {"errors": error.lines()}
+    return {"missing": error.digests} if isinstance(error, MissingBlobs) else {}
+
+
 def install(app: Flask) -> None:
     @app.errorhandler(NextDeployError)
     def ours(error: NextDeployError) -> Response:
-        response = problem(error.status, error.title, str(error))
+        response = problem(error.status, error.title, str(error), **_more(error))
         if isinstance(error, TooManyRequests):
             response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
         return response

@@ -13,7 +13,7 @@ from ..core import containers as labels
 from ..core.canary import replicas_for
 from ..core.containers import ContainerStatus
 from ..core.exposing import Candidate, expose
-from ..core.model import App, Rotate
+from ..core.model import Rotate
 from ..core.reconciling import Create, Replica, Target, plan
 from ..core.revisions import AppRecord, back, observed, proven, removed, taken
 from ..core.specs import (
@@ -22,8 +22,6 @@ from ..core.specs import (
     Seat,
     Secrets,
     adopted_placement,
-    config_hash,
-    fingerprint,
     new_placement,
     seat_of,
 )
@@ -206,14 +204,13 @@ class AppActor(Actor):
     # -- what should run ---------------------------------------------------------------------------
 
     def _run_revision(self, message: RunRevision) -> None:
-        around, record = self._around, self._record
+        record = self._record
         self._removing = False
         if record is not None and message.revision in record.refused and message.revision != record.revision:
             # it was refused in an earlier life, and the answer was lost
             self._report(RevisionRefused(revision=message.revision, reason=record.refused[message.revision]))
             return
-        mark = fingerprint(message.app, around.engine, around.rotate, around.secrets())
-        changed = taken(record, message.app, message.revision, mark, message.canary)
+        changed = taken(record, message.app, message.revision, message.configs, message.canary)
         if changed != record:
             self._record = changed
             self._save()
@@ -227,14 +224,11 @@ class AppActor(Actor):
 
     def _update_containers(self) -> None:
         """Those that stay obey the new settings; those that will be replaced keep the ones they were made for."""
-        assert self._record is not None
+        record = self._record
+        assert record is not None
         for slot in self._slots.values():
-            if not slot.leaving and self._fits(self._record.app, slot.place.seat.process, slot.place.config):
-                slot.ref.tell(UpdateContainer(app=self._record.app))
-
-    def _fits(self, app: App, process: str, config: str) -> bool:
-        around, own = self._around, app.processes.get(process)
-        return own is not None and config == config_hash(app, own, around.engine, around.rotate, around.secrets())
+            if not slot.leaving and record.configs.get(slot.place.seat.process) == slot.place.config:
+                slot.ref.tell(UpdateContainer(app=record.app))
 
     def _retry(self) -> None:
         for slot in self._slots.values():
@@ -255,15 +249,15 @@ class AppActor(Actor):
     def _targets(self) -> list[Target]:
         if self._removing or self._record is None:
             return []
-        record, around = self._record, self._around
-        app, secrets = record.app, around.secrets()
+        record, engine = self._record, self._around.engine
+        app = record.app
         gate = not record.proven and record.previous is not None
         return [
             Target(
                 process=process.name,
-                config=config_hash(app, process, around.engine, around.rotate, secrets),
+                config=record.configs.get(process.name, ""),
                 replicas=0 if app.stopped else process.replicas,
-                in_place=app.deploy.strategy == "recreate" or (around.engine == "process" and process.port is not None),
+                in_place=app.deploy.strategy == "recreate" or (engine == "process" and process.port is not None),
                 canary=self._canaries(process.name, process.replicas) if gate else None,
                 gate=gate,
             )
@@ -371,10 +365,17 @@ class AppActor(Actor):
         record, around = self._record, self._around
         assert record is not None
         seat = Seat(process=process, revision=record.revision, replica=replica)
-        secrets = around.secrets()
+        if seat.key in self._slots:
+            return  # one of that name is still leaving
         self._start(
             new_placement(
-                record.app, seat, owner=around.owner, engine=around.engine, rotate=around.rotate, secrets=secrets
+                record.app,
+                seat,
+                owner=around.owner,
+                engine=around.engine,
+                rotate=around.rotate,
+                secrets=around.secrets(),
+                config=record.configs.get(process, ""),
             )
         )
 
@@ -383,9 +384,8 @@ class AppActor(Actor):
         record, around = self._record, self._around
         app = record.app if record is not None else None
         if record is not None and record.previous is not None:
-            config = status.labels.get(labels.CONFIG, "")
-            if not self._fits(record.app, seat_of(status.labels).process, config):
-                app = record.previous.app
+            process, config = seat_of(status.labels).process, status.labels.get(labels.CONFIG, "")
+            app = app if record.configs.get(process) == config else record.previous.app
         place = adopted_placement(
             app, status, owner=around.owner, engine=around.engine, rotate=around.rotate, secrets=around.secrets()
         )

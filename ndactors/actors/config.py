@@ -1,42 +1,96 @@
-"""ConfigActor: the configuration in force. A reload applies what changed; a file that is wrong changes nothing."""
+"""ConfigActor: the configuration in force, the server's file and the projects that clients sent. A reload or a deploy
+applies what changed; a file that is wrong changes nothing."""
 
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from ..core.model import Settings
-from ..errors import ConfigurationError
+from msgspec.structs import replace
+
+from ..core.masking import differences
+from ..core.model import App
+from ..errors import ConfigurationError, Conflict, NextDeployError, NotFound
 from ..messages.containers import ApplySettings, RecordEvent, ReloadConfig
+from ..messages.deployments import DeployRecord, shown
+from ..messages.operations import Difference, OperationRefused, OperationReserved, ReserveOperation
+from ..messages.projects import (
+    AppPlan,
+    DeployProject,
+    GetPlan,
+    PlanProject,
+    ProjectAccepted,
+    ProjectPlan,
+    RemoveApp,
+)
+from ..ports import CheckedProject, ConfigSource
 from ..runtime.actor import Actor
-from ..runtime.ref import Ref
+from ..runtime.ref import Later, Ref
 
 log = logging.getLogger("ndactors.config")
 
 
-class ConfigSource(Protocol):
-    """A configuration that can be read again; it remembers the last good one."""
+@dataclass(frozen=True)
+class Checked:
+    """What a task found out about a project's file."""
 
-    def current(self) -> Settings: ...
+    ask: DeployProject | PlanProject
+    later: Later
+    checked: CheckedProject | None
+    error: BaseException | None
 
-    def reload(self) -> tuple[Settings, tuple[str, ...]]:
-        """Read it again; the settings and the warnings. ``ConfigurationError`` leaves ``current`` as it was."""
-        ...
+
+@dataclass(frozen=True)
+class Reserved:
+    """A deploy that waits for its operation."""
+
+    ask: DeployProject
+    later: Later
+    checked: CheckedProject
 
 
 class ConfigActor(Actor):
-    def __init__(self, source: ConfigSource, listeners: tuple[Ref, ...], events: Ref) -> None:
+    """``deployed``: what is on record of an app's deployment."""
+
+    def __init__(
+        self,
+        source: ConfigSource,
+        listeners: tuple[Ref, ...],
+        events: Ref,
+        operations: Ref,
+        deployed: Callable[[str], DeployRecord | None],
+    ) -> None:
         self._source = source
         self._listeners = listeners
         self._events = events
+        self._operations = operations
+        self._deployed = deployed
+        self._waiting: dict[int, Reserved] = {}
+        self._requests = 0
 
     def receive(self, message: object) -> object:
         match message:
             case ReloadConfig():
                 self._reload()
+            case DeployProject() | PlanProject():
+                return self._check(message)
+            case Checked():
+                self._checked(message)
+            case OperationReserved(request=request, operation=operation):
+                self._accept(self._waiting.pop(request), operation)
+            case OperationRefused(request=request, reason=reason):
+                self._waiting.pop(request).later.fail(Conflict(reason))
+            case RemoveApp(app=app, by=by):
+                self._remove(app, by)
+            case GetPlan(app=app):
+                return self._drift(app)
             case _:
                 return super().receive(message)
         return None
+
+    # -- the server's own file ---------------------------------------------------------------------
 
     def _reload(self) -> None:
         before = self._source.current()
@@ -53,5 +107,122 @@ class ConfigActor(Actor):
             log.warning("%s", line)
         changed = settings != before
         self._events.tell(RecordEvent(kind="config.reloaded", reason="changed" if changed else "nothing changed"))
+        self._apply()
+
+    def _apply(self) -> None:
+        message = ApplySettings(settings=self._source.current(), origins=self._source.origins())
         for listener in self._listeners:
-            listener.tell(ApplySettings(settings=settings))
+            listener.tell(message)
+
+    # -- projects ----------------------------------------------------------------------------------
+
+    def _check(self, ask: DeployProject | PlanProject) -> Later:
+        later, source = Later(), self._source
+        self.run(
+            lambda: source.check(ask.project, ask.bundle, lay_out=isinstance(ask, DeployProject)),
+            lambda checked, error: Checked(ask, later, checked, error),
+        )
+        return later
+
+    def _checked(self, message: Checked) -> None:
+        ask, later, checked = message.ask, message.later, message.checked
+        try:
+            if checked is None:
+                assert message.error is not None
+                raise message.error
+            self._refuse_what_is_not_theirs(ask, checked)
+            if isinstance(ask, PlanProject):
+                later.answer(self._plan(ask, checked))
+                return
+        except NextDeployError as error:
+            later.fail(error)
+            return
+        self._requests += 1
+        self._waiting[self._requests] = Reserved(ask, later, checked)
+        apps = tuple(sorted({*checked.apps, *self._pruned(ask, checked)}))
+        self._operations.tell(
+            ReserveOperation(
+                request=self._requests, apps=apps, project=ask.project, origin=ask.origin, reply_to=self.ref
+            )
+        )
+
+    def _refuse_what_is_not_theirs(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> None:
+        wrong = self._source.conflicts(ask.project, checked.apps)
+        if wrong:
+            raise Conflict(" ".join(wrong))
+        if ask.only is not None:
+            touched = {*checked.apps, *self._pruned(ask, checked)}
+            strange = sorted(touched - set(ask.only))
+            if strange:
+                raise NotFound(f"There is no app called {strange[0]}.")
+
+    def _pruned(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> set[str]:
+        return self._source.apps_of(ask.project).keys() - checked.apps.keys() if ask.prune else set()
+
+    def _accept(self, reserved: Reserved, operation: str) -> None:
+        ask, checked = reserved.ask, reserved.checked
+        origin = replace(ask.origin, operation=operation)
+        gone = self._pruned(ask, checked)
+        self._source.accept(ask.project, checked, origin, gone)
+        self._events.tell(
+            RecordEvent(
+                kind="project.deployed",
+                reason=f"{ask.project}: {', '.join(sorted(checked.apps)) or 'no apps'}",
+                detail={"project": ask.project, "operation": operation, "by": origin.by, "removed": sorted(gone)},
+            )
+        )
+        self._apply()
+        reserved.later.answer(
+            ProjectAccepted(operation=operation, apps=tuple(sorted(checked.apps)), warnings=checked.warnings)
+        )
+
+    def _remove(self, app: str, by: str) -> None:
+        self._source.remove(app)
+        self._events.tell(RecordEvent(kind="app.removed", app=app, reason=f"by {by}"))
+        self._apply()
+
+    # -- plans -------------------------------------------------------------------------------------
+
+    def _plan(self, ask: PlanProject, checked: CheckedProject) -> ProjectPlan:
+        there = self._source.current().apps
+        rows = [self._app_plan(name, app, checked, there.get(name)) for name, app in sorted(checked.apps.items())]
+        rows += [AppPlan(app=name, action="remove") for name in sorted(self._pruned(ask, checked))]
+        return ProjectPlan(
+            project=ask.project,
+            apps=tuple(rows),
+            missing_blobs=checked.missing_blobs,
+            missing_bytes=checked.missing_bytes,
+            warnings=checked.warnings,
+        )
+
+    def _app_plan(self, name: str, app: App, checked: CheckedProject, there: App | None) -> AppPlan:
+        if there is None:
+            return AppPlan(app=name, action="create", changes=_rows({}, shown(app)))
+        record = self._deployed(name)
+        base = record.base if record is not None and record.base is not None else there
+        changes = _rows(shown(base), shown(app))
+        if name in checked.changed_files:
+            changes = (*changes, Difference(path="build", before="files", after="other files"))
+        return AppPlan(app=name, action="change" if changes else "none", changes=changes, drift=_drift(record))
+
+    def _drift(self, app: str | None) -> tuple[AppPlan, ...]:
+        names = sorted(self._source.current().apps)
+        if app is not None and app not in names:
+            raise NotFound(f"There is no app called {app}.")
+        rows = []
+        for name in names if app is None else [app]:
+            drift = _drift(self._deployed(name))
+            rows.append(AppPlan(app=name, action="none", drift=drift))
+        return tuple(rows)
+
+
+def _drift(record: DeployRecord | None) -> tuple[Difference, ...]:
+    """How what runs differs from what the file said when it was accepted, and from what it said since in vain."""
+    if record is None or record.live is None:
+        return ()
+    wanted = record.attempted or record.base
+    return _rows(shown(wanted), shown(record.live)) if wanted is not None else ()
+
+
+def _rows(before: Any, after: Any) -> tuple[Difference, ...]:
+    return tuple(Difference(path=path, before=old, after=new) for path, old, new in differences(before, after))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -38,6 +37,7 @@ from ..messages.deployments import (
     accepted,
     begun,
     changed,
+    shown,
 )
 from ..messages.jobs import JobEnded, JobOutput, JobSettings, RunJob
 from ..messages.operations import (
@@ -54,7 +54,7 @@ from ..messages.operations import (
 from .deploy_end import CountDue, Counted, Ending, Pruned
 from .deploy_switch import LookDue, Looked, Switching
 from .deploy_work import Diagnosed, Prepared, prepare
-from .deploying import now_of, plain, release_key
+from .deploying import now_of, release_key
 
 ENGINE_RETRY_SECONDS = 2.0
 
@@ -73,13 +73,14 @@ class DeployActor(Switching, Ending):
             self._seen = record.highest
             # the AppActor knows it already, unless its own record was lost
             if record.pending is None or record.pending.phase in ("prepare", "release"):
-                around.app.tell(RunRevision(app=record.live, revision=record.number))
+                around.app.tell(RunRevision(app=record.live, revision=record.number, configs=record.configs))
             around.jobs.tell(JobSettings(app=record.live, revision=record.number))
         if record.pending is not None:
             self._seen = record.highest
             self._resume(record.pending)
         wanted = around.wanted()
         self.receive(ApplyApp(app=None) if wanted is None else ApplyApp(app=wanted[0], origin=wanted[1]))
+        self._catch_up()
 
     def receive(self, message: object) -> None:
         match message:
@@ -231,6 +232,20 @@ class DeployActor(Switching, Ending):
             raise Invalid(f"what revision {chosen.number} ran is not on record any more")
         return rolled_back(live, full.spec), chosen.number
 
+    def _after_end(self, *, good: bool) -> None:
+        waiting, self._next = self._next, None
+        if waiting is not None:
+            self._apply(*waiting)
+        elif good:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Secrets, or settings of the server that every container has, may have changed while nobody acted on it."""
+        record = self._record
+        if record.live is not None and record.pending is None and self._configs(record.live) != record.configs:
+            origin = Origin(by="server", message="its secrets or the server's settings changed")
+            self._begin(Pending(kind="refresh", origin=origin, target=record.live))
+
     # -- a change begins ---------------------------------------------------------------------------
 
     def _begin(self, pending: Pending) -> None:
@@ -308,14 +323,14 @@ class DeployActor(Switching, Ending):
             origin = replace(origin, git=replace(git, sha=done.sha) if git is not None else None)
         pending = replace(pending, target=done.app, origin=origin)
         record = self._record
-        mark = self._fingerprint(done.app)
-        if record.live is not None and mark == record.fingerprint and _same(record.live, done.app):
+        configs = self._configs(done.app)
+        if record.live is not None and configs == record.configs and _same(record.live, done.app):
             self._nothing_changed(pending)
             return
         before = record.live
-        rows = differences(_shown(before) if before is not None else {}, _shown(done.app))
+        rows = differences(shown(before) if before is not None else {}, shown(done.app))
         number = self._next_number()
-        pending = replace(pending, number=number, phase="release", diff=tuple(rows))
+        pending = replace(pending, number=number, phase="release", configs=configs, diff=tuple(rows))
         self._record = begun(replace(record, highest=number), pending)
         self._save()
         self._release()
@@ -351,12 +366,12 @@ class DeployActor(Switching, Ending):
             reason=f"nothing changed: revision {record.number} runs this already",
             revision=record.number,
         )
-        self._record = accepted(begun(record, replace(pending, number=0)), record.fingerprint, outcome)
+        self._record = accepted(begun(record, replace(pending, number=0)), outcome)
         self._save()
         self._show(pending.target)
         self._around.app.tell(RetryApp())
         self._tell_part(outcome)
-        self._apply_next()
+        self._after_end(good=True)
 
     # -- before the switch -------------------------------------------------------------------------
 
@@ -463,11 +478,3 @@ class DeployActor(Switching, Ending):
 def _same(live: App, target: App) -> bool:
     """But for where the image was made from."""
     return replace(live, build=None) == replace(target, build=None)
-
-
-def _shown(app: App) -> dict[str, Any]:
-    """As a tree for a diff: what nobody changed by hand is left out."""
-    tree: dict[str, Any] = plain(app)
-    for key in ("name", "project", "build"):
-        tree.pop(key, None)
-    return tree

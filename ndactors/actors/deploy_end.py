@@ -102,7 +102,7 @@ class Ending(Deploying):
         if pending.switch_began:
             self._step("receipt", "succeeded" if receipt is not None else "failed")
         if good:
-            self._record = accepted(record, self._fingerprint(pending.target), outcome)
+            self._record = accepted(record, outcome)
         else:
             self._record = refused(record, outcome, stays=record.live is None)
         if pending.number:
@@ -118,12 +118,7 @@ class Ending(Deploying):
         self._tell_part(outcome)
         if good and pending.kind == "deploy":
             self._prune(pending.target)
-        self._apply_next()
-
-    def _apply_next(self) -> None:
-        waiting, self._next = self._next, None
-        if waiting is not None:
-            self._apply(*waiting)
+        self._after_end(good=good)
 
     def _ledger_result(self, pending: Pending, outcome: Outcome) -> None:
         ledger, good = self._around.ledger, outcome.state == "succeeded"
@@ -197,6 +192,8 @@ class Ending(Deploying):
         if pending.phase == "release" and self._releases:
             self._around.jobs.tell(CancelJob(key=release_key(self._releases[0], pending.number)))
         if pending.outcome is None:
+            if pending.phase in ("switch", "canary"):
+                self._around.app.tell(AbandonRevision(revision=pending.number, reason=reason))
             outcome = Outcome(operation=pending.operation, state=state, reason=reason, revision=pending.number or None)
             self._record = refused(self._record, outcome, stays=False)
             self._record = replace(self._record, attempted=None)
@@ -205,7 +202,7 @@ class Ending(Deploying):
         else:
             outcome = pending.outcome
             if outcome.state == "succeeded":
-                self._record = accepted(self._record, self._fingerprint(pending.target), outcome)
+                self._record = accepted(self._record, outcome)
             else:
                 self._record = refused(self._record, outcome, stays=self._record.live is None)
             self._ledger_result(pending, outcome)

@@ -53,7 +53,9 @@ class Switching(Deploying):
         self._step("start", "running")
         self._show(pending.target, f"starting revision {pending.number}")
         self._around.app.tell(
-            RunRevision(app=pending.target, revision=pending.number, canary=self._canary_share(pending))
+            RunRevision(
+                app=pending.target, revision=pending.number, configs=pending.configs, canary=self._canary_share(pending)
+            )
         )
 
     def _canary_share(self, pending: Pending) -> float | None:
@@ -82,10 +84,14 @@ class Switching(Deploying):
         self._count_soon()
 
     def _late_success(self, revision: int) -> None:
-        """A first version that did not come up in time came up after all."""
-        known = self._around.ledger.revision(self._name, revision)
-        if known is not None and revision == self._record.number and known.state == "refused":
-            self._around.ledger.save_revision(replace(known, state="current", reason=""))
+        """Nobody waits for it any more: a first version that came up after all, or one that was superseded too late."""
+        record, known = self._record, self._around.ledger.revision(self._name, revision)
+        if revision == record.number:
+            if known is not None and known.state == "refused":
+                self._around.ledger.save_revision(replace(known, state="current", reason=""))
+        elif record.live is not None:
+            again = RunRevision(app=record.live, revision=record.number, configs=record.configs)
+            self._around.app.tell(again)
 
     def _failing(self, message: RevisionFailing) -> None:
         if not self._on_revision(message.revision):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from ..core.model import App, Rotate
-from ..core.specs import Secrets, fingerprint
+from ..core.specs import Secrets, config_hashes
 from ..messages.containers import (
     RecordEvent,
     ShowDeploy,
@@ -79,6 +79,10 @@ class Deploying(Actor):
         self._releases: list[str] = []
         self._next: tuple[App, Origin] | None = None
         """What the files say since a change of somebody else's began."""
+
+    def _after_end(self, *, good: bool) -> None:
+        """A change is over, one way or the other: what waited for it comes now."""
+        raise NotImplementedError
 
     # -- telling others ----------------------------------------------------------------------------
 
@@ -187,8 +191,8 @@ class Deploying(Actor):
             spec=target,
         )
 
-    def _fingerprint(self, app: App) -> str:
-        return fingerprint(app, self._around.engine, self._around.rotate, self._around.secrets())
+    def _configs(self, app: App) -> dict[str, str]:
+        return config_hashes(app, self._around.engine, self._around.rotate, self._around.secrets())
 
     def _busy(self, work: Callable[[], object], then: Callable[[Any, BaseException | None], object]) -> None:
         self._work = self.run(work, then)

@@ -204,7 +204,9 @@ class OperationsActor(Actor):
     def _log(self, id: str, text: str) -> None:
         operation = self._running.get(id)
         if operation is not None:
-            self._running[id] = replace(operation, log=(operation.log + text)[-LOG_CHARACTERS:])
+            whole = operation.log + text
+            cut = max(0, len(whole) - LOG_CHARACTERS)
+            self._running[id] = replace(operation, log=whole[cut:], log_cut=operation.log_cut + cut)
             self._save_soon(id)
 
     def _save(self, operation: Operation) -> None:

@@ -9,14 +9,15 @@ from .model import App
 
 
 class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``app`` is what should run, as revision ``revision``; ``previous`` what to go back to while ``proven`` is false.
+    """``app`` is what should run, as revision ``revision``, in containers with these ``configs`` (hashes by process, as
+    they were when it was accepted); ``previous`` is what to go back to while ``proven`` is false.
     ``canary`` is the share of requests (percent) it gets until it may have all. ``refused`` says why a revision went
     away again. ``aside`` are containers of old revisions that stay for their visitors, with the Unix time until when.
     ``restarts`` (by reason) and ``gave_up`` are by container key, ``past_restarts`` are those of containers that are
     gone, by process."""
 
     app: App
-    fingerprint: str
+    configs: dict[str, str]
     revision: int = 1
     proven: bool = False
     previous: AppRecord | None = None
@@ -31,18 +32,18 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
 REFUSALS_REMEMBERED = 10
 
 
-def taken(record: AppRecord | None, app: App, revision: int, fingerprint: str, canary: float | None) -> AppRecord:
+def taken(record: AppRecord | None, app: App, revision: int, configs: dict[str, str], canary: float | None) -> AppRecord:
     """The record after it was told to run ``app`` as ``revision``. The version that served last stays ``previous``, also
     when the one after it is replaced before it served."""
     if record is None:
-        return AppRecord(app=app, fingerprint=fingerprint, revision=revision, canary=canary)
+        return AppRecord(app=app, configs=configs, revision=revision, canary=canary)
     if revision == record.revision:
-        return msgspec.structs.replace(record, app=app, fingerprint=fingerprint, canary=canary)
+        return msgspec.structs.replace(record, app=app, configs=configs, canary=canary)
     served = record if record.proven else record.previous
     return msgspec.structs.replace(
         record,
         app=app,
-        fingerprint=fingerprint,
+        configs=configs,
         revision=revision,
         proven=False,
         canary=canary,

@@ -76,11 +76,21 @@ def _number(text: str) -> int:
 
 
 def new_placement(
-    app: App, seat: Seat, *, owner: Owner, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS
+    app: App,
+    seat: Seat,
+    *,
+    owner: Owner,
+    engine: str,
+    rotate: Rotate,
+    secrets: Secrets = NO_SECRETS,
+    config: str | None = None,
 ) -> Placement:
+    """``config`` is the hash that the version was accepted with; None: what it is now."""
     process = app.processes[seat.process]
-    spec = container_spec(app, process, seat=seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets)
-    config = config_hash(app, process, engine, rotate, secrets)
+    config = config if config is not None else config_hash(app, process, engine, rotate, secrets)
+    spec = container_spec(
+        app, process, seat=seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets, config=config
+    )
     return Placement(seat=seat, app=app, process=process, spec=spec, config=config)
 
 
@@ -95,18 +105,17 @@ def adopted_placement(
 ) -> Placement:
     """For a container that is there already. ``app`` None, or without such a process: nobody's any more, so what is
     needed to stop it."""
-    seat = seat_of(status.labels)
+    seat, config = seat_of(status.labels), status.labels.get(labels.CONFIG, "")
     if app is None or seat.process not in app.processes:
         alone = Process(name=seat.process, healthcheck=Healthcheck(kind="none"))
         app = App(name=status.labels.get(labels.APP, ""), processes={seat.process: alone})
-    placement = new_placement(app, seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets)
-    return msgspec.structs.replace(placement, existing=status, config=status.labels.get(labels.CONFIG, ""))
+    placement = new_placement(app, seat, owner=owner, engine=engine, rotate=rotate, secrets=secrets, config=config)
+    return msgspec.structs.replace(placement, existing=status)
 
 
-def fingerprint(app: App, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS) -> str:
-    """Equal when no container of the app needs to be replaced."""
-    parts = [f"{p.name}={config_hash(app, p, engine, rotate, secrets)}" for _, p in sorted(app.processes.items())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def config_hashes(app: App, engine: str, rotate: Rotate, secrets: Secrets = NO_SECRETS) -> dict[str, str]:
+    """Of every process. Equal when no container of the app needs to be replaced."""
+    return {name: config_hash(app, p, engine, rotate, secrets) for name, p in sorted(app.processes.items())}
 
 
 def engine_for(app: App, choice: EngineChoice, *, docker_present: bool) -> str:
@@ -170,6 +179,7 @@ def container_spec(
     rotate: Rotate,
     secrets: Secrets = NO_SECRETS,
     role: str = "primary",
+    config: str | None = None,
 ) -> ContainerSpec:
     alias = app.name if process.name == "web" else f"{app.name}-{process.name}"
     own = owned(owner, app)
@@ -184,7 +194,7 @@ def container_spec(
             labels.REVISION: str(seat.revision),
             labels.ROLE: role,
             labels.REPLICA: str(seat.replica),
-            labels.CONFIG: config_hash(app, process, engine, rotate, secrets),
+            labels.CONFIG: config if config is not None else config_hash(app, process, engine, rotate, secrets),
             labels.DAEMON: owner.daemon,
         },
         network=own.network,

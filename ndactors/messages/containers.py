@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import field
 
@@ -18,11 +18,17 @@ from .queries import AppView, ContainerView
 # -- the engine ------------------------------------------------------------------------------------
 
 
+Role = Literal["primary", "job"]
+"""Who looks after a container: the AppActor, or the JobsActor. What has no such label is the AppActor's."""
+
+
 class WatchApp(Message, frozen=True, kw_only=True):
-    """To an InventoryActor: tell ``watcher`` (a ref) everything about ``app``'s containers, now and from now on."""
+    """To an InventoryActor: tell ``watcher`` (a ref) everything about ``app``'s containers of that role, now and from now
+    on."""
 
     app: str
     watcher: Any
+    role: Role = "primary"
 
 
 class UnwatchApp(Message, frozen=True, kw_only=True):
@@ -30,6 +36,7 @@ class UnwatchApp(Message, frozen=True, kw_only=True):
 
     app: str
     watcher: Any
+    role: Role = "primary"
 
 
 class ContainersListed(Message, frozen=True, kw_only=True):
@@ -131,11 +138,12 @@ class TellService(Message, frozen=True, kw_only=True):
 
 
 class RunRevision(Message, frozen=True, kw_only=True):
-    """Make ``app`` run, as ``revision``. ``canary``: with that share of the requests (percent), beside the one that
-    serves. The same again changes nothing and is answered again."""
+    """Make ``app`` run, as ``revision``, in containers with these ``configs`` (by process). ``canary``: with that share of
+    the requests (percent), beside the one that serves. The same again changes nothing and is answered again."""
 
     app: App
     revision: int
+    configs: dict[str, str]
     canary: float | None = None
 
 

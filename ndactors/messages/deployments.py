@@ -3,8 +3,9 @@ in any phase begins that phase again, so every phase can be begun twice. Pure.""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import field
 from msgspec.structs import replace
 
@@ -51,6 +52,7 @@ class Pending(Value, frozen=True, kw_only=True):
     phase: Phase = "prepare"
     number: int = 0
     """Of the revision; 0: it has none yet."""
+    configs: dict[str, str] = field(default_factory=dict)
     diff: tuple[tuple[str, object, object], ...] = ()
     rolled_back_from: int | None = None
     switch_began: float = 0.0
@@ -73,7 +75,8 @@ class DeployRecord(Value, frozen=True, kw_only=True):
 
     base: App | None = None
     live: App | None = None
-    fingerprint: str = ""
+    configs: dict[str, str] = field(default_factory=dict)
+    """Hashes of what its containers depend on, by process."""
     number: int = 0
     highest: int = 0
     attempted: App | None = None
@@ -143,7 +146,7 @@ def begun(record: DeployRecord, pending: Pending) -> DeployRecord:
     return replace(record, pending=pending)
 
 
-def accepted(record: DeployRecord, fingerprint: str, outcome: Outcome) -> DeployRecord:
+def accepted(record: DeployRecord, outcome: Outcome) -> DeployRecord:
     """The change under way is what runs now."""
     pending = record.pending
     assert pending is not None
@@ -151,7 +154,7 @@ def accepted(record: DeployRecord, fingerprint: str, outcome: Outcome) -> Deploy
         record,
         base=pending.base if pending.base is not None else record.base,
         live=pending.target,
-        fingerprint=fingerprint,
+        configs=pending.configs or record.configs,
         number=pending.number or record.number,
         highest=max(record.highest, pending.number),
         attempted=None,
@@ -170,6 +173,7 @@ def refused(record: DeployRecord, outcome: Outcome, *, stays: bool) -> DeployRec
             record,
             base=pending.base,
             live=pending.target,
+            configs=pending.configs,
             number=pending.number,
             highest=highest,
             pending=None,
@@ -198,3 +202,12 @@ def receipt_of(
         seconds=round(seconds, 3),
         windows=windows,
     )
+
+
+def shown(app: App) -> dict[str, Any]:
+    """As a tree to compare and to show: without what is not the user's to change, and without the build (whether its
+    files are others, only its image tells)."""
+    tree: dict[str, Any] = msgspec.to_builtins(app)
+    for key in ("name", "project", "build", "nonce"):
+        del tree[key]
+    return tree

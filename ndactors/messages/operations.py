@@ -129,8 +129,8 @@ class Receipt(Value, frozen=True, kw_only=True):
 
 
 class Operation(Value, frozen=True, kw_only=True):
-    """``kind``: deploy rollback scale restart stop start env refresh run release. ``log`` is text, its oldest part cut
-    off when it is long. ``revisions`` by app; ``exit_code`` of a one-off."""
+    """``kind``: deploy rollback scale restart stop start env secrets run. ``log`` is text, its oldest part (``log_cut``
+    characters) cut off when it is long. ``revisions`` by app; ``exit_code`` of a one-off."""
 
     id: str
     kind: str
@@ -145,6 +145,7 @@ class Operation(Value, frozen=True, kw_only=True):
     reason: str = ""
     steps: tuple[Step, ...] = ()
     log: str = ""
+    log_cut: int = 0
     receipt: Receipt | None = None
     receipts: dict[str, Receipt] = field(default_factory=dict)
     """By app, for an operation on several; ``receipt`` is then their sum."""

@@ -43,8 +43,6 @@ class DeployProject(Message, frozen=True, kw_only=True):
     project: str
     bundle: Bundle
     prune: bool = False
-    rebuild: bool = False
-    pull: bool = False
     origin: Origin
     only: tuple[str, ...] | None = None
 
@@ -82,6 +80,13 @@ class ProjectPlan(Value, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class RemoveApp(Message, frozen=True, kw_only=True):
+    """An app of a project goes, with its containers; named volumes stay. ``Conflict`` for one of the server's file."""
+
+    app: str
+    by: str
+
+
 class GetPlan(Message, frozen=True, kw_only=True):
     """Drift of the apps that are there, or of one. Answers ``tuple[AppPlan, …]``."""
 
@@ -98,4 +103,5 @@ __all__ = [
     "PlanProject",
     "ProjectAccepted",
     "ProjectPlan",
+    "RemoveApp",
 ]

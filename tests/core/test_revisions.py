@@ -1,45 +1,72 @@
 from __future__ import annotations
 
 from ndactors.core.model import App, Process
-from ndactors.core.revisions import AppRecord, back, observed, removed, restarts_of, wanted
+from ndactors.core.revisions import AppRecord, back, observed, proven, removed, restarts_of, taken
 
 
 def app(image: str = "shop:1") -> App:
     return App(name="shop", image=image, processes={"web": Process(name="web")})
 
 
-def test_the_first_version_is_revision_one_or_what_was_found():
-    assert wanted(None, app(), "f1").revision == 1
-    assert wanted(None, app(), "f1", highest_seen=7).revision == 7
+def first() -> AppRecord:
+    return taken(None, app(), 1, {"web": "a"}, None)
 
 
-def test_a_change_is_a_new_revision_that_remembers_the_one_before():
-    first = wanted(None, app(), "f1")
-    second = wanted(first, app("shop:2"), "f2")
-    assert (second.revision, second.previous.fingerprint, second.app.image) == (2, "f1", "shop:2")
+def second(record: AppRecord, canary: float | None = None) -> AppRecord:
+    return taken(record, app("shop:2"), 2, {"web": "b"}, canary)
 
 
-def test_what_needs_no_new_container_keeps_the_revision():
-    first = wanted(None, app(), "f1")
-    again = wanted(first, App(name="shop", image="shop:1", domains=("a.example",), processes=app().processes), "f1")
-    assert (again.revision, again.app.domains) == (1, ("a.example",))
+def test_a_new_version_remembers_the_one_that_serves():
+    record = second(proven(first()))
+    assert (record.revision, record.proven, record.previous.revision, record.previous.configs) == (
+        2,
+        False,
+        1,
+        {"web": "a"},
+    )
 
 
-def test_a_refused_version_is_not_tried_again_until_it_changes():
-    first = wanted(None, app(), "f1")
-    reverted = back(wanted(first, app("shop:2"), "f2"))
-    assert (reverted.fingerprint, reverted.refused, reverted.app.image) == ("f1", "f2", "shop:1")
-    assert wanted(reverted, app("shop:2"), "f2") is reverted
-    third = wanted(reverted, app("shop:3"), "f3", highest_seen=2)
-    assert third.revision == 3
+def test_one_that_never_served_is_nothing_to_go_back_to():
+    assert second(first()).previous is None
+    third = taken(second(proven(first())), app("shop:3"), 3, {"web": "c"}, None)
+    assert third.previous.revision == 1
+
+
+def test_told_again_it_stays_what_it_is_but_for_its_share():
+    record = second(proven(first()), canary=5.0)
+    again = second(record, canary=25.0)
+    assert (again.canary, again.previous.revision, again.proven) == (25.0, 1, False)
+    assert second(again, canary=25.0) == again
+
+
+def test_proven_has_no_way_back():
+    record = proven(second(proven(first()), canary=50.0))
+    assert (record.proven, record.previous, record.canary) == (True, None, None)
+    assert proven(record) is record
+
+
+def test_back_is_the_version_before_and_why():
+    record = back(second(proven(first())), "exited 1")
+    assert (record.revision, record.app.image, record.refused, record.proven) == (1, "shop:1", {2: "exited 1"}, True)
+    stays = back(first(), "exited 1")
+    assert (stays.revision, stays.refused) == (1, {1: "exited 1"})
+
+
+def test_refusals_are_forgotten_one_by_one():
+    record = proven(first())
+    for number in range(2, 40):
+        record = back(taken(record, app(), number, {"web": str(number)}, None), "no")
+    assert len(record.refused) == 10
+    assert list(record.refused)[-1] == 39
 
 
 def test_counters_survive_restarts_and_removals_and_never_fall():
-    record = AppRecord(app=app(), fingerprint="f1")
+    record = first()
     record = observed(record, "web-1-1", {"exit": 2}, None)
     assert observed(record, "web-1-1", {"exit": 2}, None) is record
     record = observed(record, "web-1-2", {"oom": 1}, "exited 1; restart: no")
     assert restarts_of(record, "web", ["web-1-1", "web-1-2"]) == {"exit": 2, "oom": 1}
+    assert second(proven(record)).restarts == record.restarts
     record = removed(record, "web-1-1", "web")
     assert restarts_of(record, "web", list(record.restarts)) == {"exit": 2, "oom": 1}
     assert record.gave_up == {"web-1-2": "exited 1; restart: no"}
