@@ -1,4 +1,4 @@
-"""How the daemon is installed: `pip install .` gives the commands `nextdeployd`."""
+"""How the daemon is installed: `pip install .` gives the commands `nextdeployd` (the daemon) and `nextdeploy` (the client)."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ setup(
     description="One daemon that runs, serves and watches the apps of one nextdeploy.yml",
     python_requires=">=3.11",
     packages=find_packages(include=["ndactors", "ndactors.*", "web", "web.*"]),
-    package_data={"web": ["templates/*", "static/*"]},
+    package_data={"web": ["templates/*", "static/*"], "ndactors.cli": ["templates/*"]},
     install_requires=[line.replace("==", ">=") for line in (HERE / "requirements.txt").read_text().split()],
-    entry_points={"console_scripts": ["nextdeployd = ndactors.__main__:main"]},
+    entry_points={
+        "console_scripts": ["nextdeployd = ndactors.__main__:main", "nextdeploy = ndactors.cli.main:main"],
+    },
 )

@@ -24,27 +24,37 @@ from gevent.hub import get_hub
 
 from . import __version__
 from .adapters.admin_server import AdminServer
+from .adapters.blob_store import BlobFiles
+from .adapters.build_contexts import Contexts
+from .adapters.bundles import Bundles
 from .adapters.config_file import ConfigFile
+from .adapters.configuration import Configuration
 from .adapters.control_socket import ControlServer
-from .adapters.docker_engine import DockerEngine, docker_present
+from .adapters.docker_engine import DockerEngine, docker_address, docker_present
+from .adapters.docker_images import DockerImages
 from .adapters.edge_pool import EdgePool
 from .adapters.error_pages import read_pages
 from .adapters.host_statistics import HostStatistics
+from .adapters.job_output import ContainerOutputs
 from .adapters.journal import open_journal
+from .adapters.listeners import ProcListeners
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
+from .adapters.project_files import ProjectLoader
+from .adapters.secrets_box import SecretBox
 from .adapters.sqlite_events import SqliteEvents
+from .adapters.sqlite_ledger import SqliteLedger
 from .adapters.sqlite_requests import SqliteRequests
 from .adapters.state_files import StateFiles, StateLock, replace_file, saved
 from .cli.daemon import config_path, parse, state_folder
-from .core.model import Settings, User
-from .core.specs import Owner
+from .core.model import App, Settings, User
+from .core.specs import Owner, engine_for
 from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
 from .messages.containers import RecordEvent, RecordsArrived, ReloadConfig
 from .messages.control import GetWebSettings, WebSettings
 from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from .messages.queries import DaemonView, GetDaemon, GetEdge
-from .ports import ContainerEngine
+from .ports import ContainerEngine, ImageStore
 from .runtime.activation import from_systemd
 from .runtime.lag import LagMeter
 from .runtime.ref import Ref
@@ -127,6 +137,19 @@ class Daemon:
         self._requests = SqliteRequests(
             folder / "requests.db", self._report, off_loop, lambda: config.current().requests.retain
         )
+        self._ledger = SqliteLedger(folder / "ledger.db", self._report, off_loop)
+        self._blobs = BlobFiles(folder / "blobs", off_loop)
+        self._secrets = SecretBox(
+            self._state,
+            folder,
+            config.current().environment,
+            credentials=_credentials(),
+            report=self._report,
+            apply=off_loop,
+        )
+        bundles = Bundles(folder / "projects", self._blobs, off_loop)
+        loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
+        self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
         self._password, users = _users(config.current(), folder)
@@ -164,6 +187,7 @@ class Daemon:
             self._stop_engines(stop_containers=arguments.stop_apps)
         self._events.close()
         self._requests.close()
+        self._ledger.close()
         for engine in self._engines.values():
             engine.close()
         self._lag.stop()
@@ -176,13 +200,23 @@ class Daemon:
     def _world(self) -> World:
         settings, identity = self._config.current(), self._identity
         return World(
-            config=self._config,
+            config=self._configuration,
             owner=Owner(project=settings.project, daemon=identity.id),
             epoch=identity.epoch,
             state=self._state,
             event_store=self._events,
             record_store=self._requests,
             engines=self._engines,
+            images=self._images(),
+            contexts=Contexts(self._folder / "git", off_loop),
+            blobs=self._blobs,
+            secrets=self._secrets,
+            ledger=self._ledger,
+            listeners=ProcListeners(),
+            outputs={name: ContainerOutputs(_asked(engine), off_loop) for name, engine in self._engines.items()},
+            new_operation=new_operation,
+            now=time.time,
+            moment=moment,
             docker_present=settings.engine != "process" and docker_present(),
             prober=SocketProber(),
             lag=self._lag,
@@ -204,6 +238,16 @@ class Daemon:
         if settings.engine in ("auto", "process"):
             engines["process"] = ProcessEngine(self._folder, self._identity.id)
         return engines
+
+    def _on_host(self, app: App) -> bool:
+        settings = self._config.current()
+        present = settings.engine != "process" and docker_present()
+        return engine_for(app, settings.engine, docker_present=present) == "process"
+
+    def _images(self) -> dict[str, ImageStore]:
+        if "docker" not in self._engines:
+            return {}
+        return {"docker": DockerImages(self._identity.id, docker_address(), off_loop)}
 
     def _new_pool(
         self,
@@ -238,6 +282,10 @@ class Daemon:
             edge=refs.edge,
             host=refs.host,
             engine=engine or next(iter(refs.engines.values())),
+            operations=refs.operations,
+            config=refs.config,
+            access=refs.access,
+            secrets=refs.secrets,
         )
         return asked, web.create_app(asked, self._web)
 
@@ -360,7 +408,27 @@ def off_loop(call: Callable[[], Any]) -> Any:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment(time.time())
+
+
+def moment(seconds: float) -> str:
+    """Unix seconds as RFC 3339 in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def new_operation() -> str:
+    """An id that grows with time, and that nobody can guess."""
+    return f"{int(time.time() * 1000):011x}{secrets.token_hex(4)}"
+
+
+def _credentials() -> Path | None:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
+
+
+def _asked(engine: ContainerEngine) -> DockerEngine | None:
+    """Who can be asked for a container's output where its file cannot be read."""
+    return engine if isinstance(engine, DockerEngine) else None
 
 
 def _complain(code: int, *lines: str) -> int:

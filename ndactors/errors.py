@@ -38,6 +38,12 @@ class Conflict(NextDeployError):
     title = "Conflict"
 
 
+class SecretsUnreadable(Conflict):
+    """The key of the secret store is lost or another one, or a secret was changed on disk. Nothing is overwritten."""
+
+    title = "Secrets cannot be read"
+
+
 class TooLarge(NextDeployError):
     status = 413
     title = "Too large"

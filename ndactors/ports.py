@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.images import BuildContext, BuildRequest, ImageInfo
 from .core.model import App, Build, Healthcheck, Registry, Settings
+from .core.webhooks import HookAnswer
 from .messages.edge import RequestRecords
 from .messages.operations import (
     GetOperations,
@@ -296,11 +297,30 @@ class BlobStore(Protocol):
         ...
 
     def add(self, blobs: Sequence[tuple[str, bytes]]) -> int:
-        """Several small ones as a whole; how many. ``Invalid`` at the first whose digest is wrong, ``TooLarge``."""
+        """Several small ones as a whole. How many are in: fewer than given if the digest of the next is wrong.
+        ``TooLarge``."""
         ...
 
     def take(self, digest: str) -> None:
         """It was used just now: not to be cleaned away for a while."""
+        ...
+
+
+class SharedBlobStore(BlobStore, Protocol):
+    """All blobs, for those without limits."""
+
+    def seen_by(self, apps: Iterable[str] | None) -> BlobStore:
+        """As somebody sees it who may touch only these apps (None: everything): what others sent is not there."""
+        ...
+
+
+class HookSender(Protocol):
+    """Tells others of a deploy. Never raises; bounded in time and in what it reads."""
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HookAnswer: ...
+
+    def run(self, argv: Sequence[str], body: bytes, variables: Mapping[str, str]) -> HookAnswer:
+        """Without a shell, ``body`` on its standard input, with ``variables`` and hardly any others."""
         ...
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
+from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
 from .actors.app import AppActor, AppSurroundings
 from .actors.apps import AppsActor
@@ -19,15 +23,22 @@ from .actors.deploy_work import Workshop
 from .actors.deploying import DeploySurroundings
 from .actors.event import EventActor
 from .actors.inventory import InventoryActor
+from .actors.job import JobsActor, JobsSurroundings
 from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
+from .actors.secret import SecretActor
 from .actors.stats import StatsActor
-from .adapters.config_file import ConfigFile
+from .adapters.configuration import Configuration
 from .adapters.state_files import StateFiles
-from .core.model import App
-from .core.specs import Owner, Placement, Secrets, engine_for
+from .core import containers as labels
+from .core.containers import ContainerSpec
+from .core.masking import mask_text
+from .core.model import App, Process
+from .core.specs import NO_SECRETS, Owner, Placement, Seat, Secrets, container_spec, engine_for
+from .errors import NextDeployError
 from .messages.containers import RecordEvent
+from .messages.deployments import DeployRecord
 from .messages.operations import Origin
 from .ports import (
     BlobStore,
@@ -35,6 +46,7 @@ from .ports import (
     ContainerEngine,
     EventStore,
     ImageStore,
+    JobOutputs,
     Lag,
     Ledger,
     Listeners,
@@ -46,6 +58,8 @@ from .runtime.ref import Ref
 from .runtime.restarts import Intensity, Strategy
 from .runtime.supervisor import ActorRestarted, Child, Supervisor, supervisor_ref
 
+log = logging.getLogger("ndactors.tree")
+
 NEVER_GIVE_UP = Intensity(None)
 EDGE_STOP_SECONDS = 15.0
 
@@ -54,7 +68,7 @@ EDGE_STOP_SECONDS = 15.0
 class World:
     """Everything outside that the actors work with. It outlives every one of them."""
 
-    config: ConfigFile
+    config: Configuration
     owner: Owner
     epoch: int
     state: StateFiles
@@ -66,7 +80,9 @@ class World:
     secrets: SecretStore
     ledger: Ledger
     listeners: Listeners
+    outputs: dict[str, JobOutputs]
     new_operation: Callable[[], str]
+    now: Callable[[], float]
     moment: Callable[[float], str]
     docker_present: bool
     prober: Prober
@@ -97,6 +113,8 @@ class Refs:
     apps: Ref = field(default_factory=lambda: Ref("apps"))
     operations: Ref = field(default_factory=lambda: Ref("operations"))
     hooks: Ref = field(default_factory=lambda: Ref("hooks"))
+    access: Ref = field(default_factory=lambda: Ref("access"))
+    secrets: Ref = field(default_factory=lambda: Ref("secrets"))
     config: Ref = field(default_factory=lambda: Ref("config"))
     engines: dict[str, Ref] = field(default_factory=dict)
 
@@ -115,6 +133,8 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.host, StatsActor, world.host, interval),
+            Child(refs.access, AccessActor, world.state, refs.events, world.now),
+            Child(refs.secrets, SecretActor, world.secrets, refs.events),
             Child(
                 refs.operations,
                 OperationsActor,
@@ -153,7 +173,11 @@ def tree(world: World, refs: Refs) -> Child:
                 # who loses the inventory must learn anew what there is; running containers do not notice
                 Strategy.REST_FOR_ONE,
             ),
-            Child(refs.config, ConfigActor, world.config, (refs.apps, refs.edge), refs.events),
+            Child(
+                refs.config,
+                ConfigActor,
+                *(world.config, (refs.apps, refs.edge), refs.events, refs.operations, partial(_deployed, world)),
+            ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),
             Child(Ref("admin"), AdminActor, partial(world.open_admin, refs)),
         ],
@@ -212,12 +236,24 @@ def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tup
         new_operation=world.new_operation,
         stamp=world.moment,
     )
+    jobbing = JobsSurroundings(
+        engine=world.engines[engine],
+        inventory=refs.engines[engine],
+        apps=apps,
+        events=refs.events,
+        state=world.state,
+        outputs=world.outputs[engine],
+        make_spec=partial(_job_spec, world, engine),
+        mask=partial(_masked, world, name),
+        now=world.now,
+    )
     group = Child(
         supervisor_ref(f"group:{name}"),
         Supervisor,
         [
             Child(deploy, DeployActor, name, deploying),
             Child(own, AppActor, name, around),
+            Child(jobs, JobsActor, name, jobbing),
             Child(containers, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
         ],
         Strategy.ONE_FOR_ALL,
@@ -226,7 +262,39 @@ def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tup
 
 
 def _secrets(world: World, app: str) -> Secrets:
-    return Secrets(values=world.secrets.values(app), marks=world.secrets.marks(app))
+    """Those that cannot be read count as not set: what needs them is refused, what runs stays."""
+    try:
+        return Secrets(values=world.secrets.values(app), marks=world.secrets.marks(app))
+    except NextDeployError as error:
+        log.error("%s", error)
+        return NO_SECRETS
+
+
+def _masked(world: World, app: str, text: str) -> str:
+    return mask_text(text, _secrets(world, app).values.values())
+
+
+def _job_spec(
+    world: World, engine: str, app: App, process: Process, name: str, own_labels: Mapping[str, str]
+) -> ContainerSpec:
+    """A container that runs once: set up as the process, without what makes it one that serves."""
+    spec = container_spec(
+        app,
+        process,
+        seat=Seat(process=process.name, revision=int(own_labels.get(labels.REVISION, "1")), replica=1),
+        owner=world.owner,
+        engine=engine,
+        rotate=world.config.current().logs.rotate,
+        secrets=_secrets(world, app.name),
+        role="job",
+    )
+    return replace(spec, name=name, labels={**spec.labels, **own_labels})
+
+
+def _deployed(world: World, app: str) -> DeployRecord | None:
+    """What is on record of an app's deployment, on the engine where it belongs."""
+    found = world.config.current().apps.get(app)
+    return world.state.load(f"deploys/{app}@{_engine_of(world, found)}", DeployRecord) if found is not None else None
 
 
 def _wanted(world: World, name: str, engine: str) -> tuple[App, Origin] | None:

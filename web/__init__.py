@@ -11,8 +11,11 @@ from flask import Flask, request
 from ndactors.errors import Forbidden
 from ndactors.messages.control import WebSettings
 
-from . import api, metrics, pages, problems
+from . import api, metrics, pages, problems, upgrades
+from .api.blobs import Store
+from .api.terminals import Terminals
 from .auth import Guard, Users
+from .relay import Relay
 
 MAX_BODY_BYTES = 1024 * 1024
 
@@ -34,17 +37,32 @@ class Refs(NamedTuple):
     edge: Ref
     host: Ref
     engine: Ref
+    operations: Ref
+    config: Ref
+    access: Ref
+    secrets: Ref
 
 
-def create_app(refs: Refs, settings: WebSettings) -> Flask:
+def create_app(
+    refs: Refs,
+    settings: WebSettings,
+    terminals: Terminals | None = None,
+    relay: Relay | None = None,
+    blobs: Store | None = None,
+) -> Flask:
+    """``terminals`` reaches into containers; a process that cannot has a ``relay`` to the one that can. ``blobs`` takes
+    uploads."""
     app = Flask(__name__)
+    app.extensions["nextdeploy.terminals"] = terminals
+    app.extensions["nextdeploy.relay"] = relay
+    app.extensions["nextdeploy.blobs"] = blobs
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SESSION_COOKIE_NAME"] = "nextdeploy"
     app.config["SESSION_COOKIE_HTTPONLY"] = True
     app.config["SESSION_COOKIE_SAMESITE"] = "Strict"
     app.secret_key = settings.key
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    guard = Guard(Users(settings.users), settings.key)
+    guard = Guard(Users(settings.users), settings.key, refs.access)
     problems.install(app)
     app.register_blueprint(api.blueprint(refs, guard))
     app.register_blueprint(metrics.blueprint(refs, guard, open_to_all=settings.metrics_open))
@@ -53,6 +71,8 @@ def create_app(refs: Refs, settings: WebSettings) -> Flask:
     @app.before_request
     def refuse_other_sites() -> None:
         """A page of somebody else must not act with credentials that the browser adds by itself."""
+        if upgrades.is_asked_for():
+            upgrades.check_origin(settings.allowed_origins)
         if request.method in ("GET", "HEAD", "OPTIONS"):
             return
         origin = request.headers.get("Origin")

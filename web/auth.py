@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import argon2
 import jwt
@@ -17,9 +19,16 @@ from flask import g, request, session
 from werkzeug.security import check_password_hash
 
 from ndactors.core.model import User
-from ndactors.errors import Forbidden, Unauthorized
+from ndactors.errors import Forbidden, NextDeployError, NotFound, Unauthorized
+from ndactors.messages.access import Kind, TokenIdentity
 
 from .problems import TooManyRequests
+from .relay import IDENTITY
+from .tokens import Tokens, is_token
+from .upgrades import offered_token
+
+if TYPE_CHECKING:
+    from . import Ref
 
 ROLES = {"viewer": 1, "operator": 2, "admin": 3}
 TOKEN_SECONDS = 3600
@@ -32,8 +41,11 @@ MAX_PASSWORD = 1024
 
 
 class Identity(NamedTuple):
+    """``apps``: all that somebody may see and touch; None: no limit."""
+
     name: str
     role: str
+    apps: tuple[str, ...] | None = None
 
 
 class Users:
@@ -87,6 +99,32 @@ def _off_loop(call: Callable[[], bool]) -> bool:
     return bool(get_hub().threadpool.apply(call))
 
 
+def _relayed() -> Identity | None:
+    """Who asked the process that passed this on over the control socket: they have been judged there."""
+    told = request.headers.get(IDENTITY)
+    if told is None:
+        return None
+    try:
+        fields = json.loads(told)
+        identity = Identity(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        )
+        if identity.role not in ROLES:
+            raise ValueError(identity.role)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise Unauthorized(f"{IDENTITY} is not as it should be.") from error
+    return identity
+
+
+_APP_IN_PATH = re.compile(r"/apps/<(?:\w+:)?(\w+)>")
+
+
+def _app_in_path() -> str | None:
+    """The app that the current route is about, if its path names one."""
+    found = _APP_IN_PATH.search(request.url_rule.rule) if request.url_rule is not None else None
+    return str((request.view_args or {})[found[1]]) if found is not None else None
+
+
 class Failures:
     """Slows down who guesses: after ``FREE_FAILURES`` from one address, a wait that doubles. Bounded in memory."""
 
@@ -115,20 +153,24 @@ class Failures:
 
 
 class Guard:
-    """Says who the current request is from, and lets pass who may."""
+    """Says who the current request is from, and lets pass who may.
 
-    def __init__(self, users: Users, key: bytes) -> None:
+    A token that is limited to some apps gets nowhere by default: it passes where the path names one of them
+    (``/apps/<app>``), and on routes that say ``limited=True``, which show no more than ``may`` allows."""
+
+    def __init__(self, users: Users, key: bytes, access: Ref) -> None:
         self.users = users
+        self.tokens = Tokens(access)
         self._key = hmac.digest(key, b"tokens", "sha256")
         self._failures = Failures()
 
-    def needs(self, role: str) -> Callable[[Any], Any]:
-        """A route for those with ``role`` or more."""
+    def needs(self, role: str, *, limited: bool = False) -> Callable[[Any], Any]:
+        """A route for those with ``role`` or more. ``limited``: it looks after the limits of tokens itself."""
 
         def decorate(view: Any) -> Any:
             @wraps(view)
             def guarded(*args: Any, **kwargs: Any) -> Any:
-                self.require(role)
+                self.require(role, limited=limited)
                 return view(*args, **kwargs)
 
             guarded.needs_role = role  # type: ignore[attr-defined]
@@ -136,14 +178,47 @@ class Guard:
 
         return decorate
 
-    def require(self, role: str) -> Identity:
+    def require(self, role: str, *, limited: bool = False) -> Identity:
         identity = self.identify()
         if identity is None:
             raise Unauthorized("Sign in with a user and password, or send a token.")
         if ROLES[identity.role] < ROLES[role]:
             raise Forbidden(f"This takes the role {role}; {identity.name} is {identity.role}.")
         g.identity = identity
+        if identity.apps is not None:
+            named = _app_in_path()
+            if named is not None:
+                self.app(named)
+            elif not limited:
+                raise Forbidden(f"{identity.name} is limited to some apps; this is about the whole server.")
         return identity
+
+    def may(self, app: str | None) -> bool:
+        """Whether who asks may see ``app``. What belongs to no app is for those without limits."""
+        apps = g.identity.apps
+        return apps is None or app in apps
+
+    def may_all(self, apps: Collection[str]) -> bool:
+        """The same for what belongs to several apps."""
+        return g.identity.apps is None or (len(apps) > 0 and all(self.may(app) for app in apps))
+
+    def app(self, name: str) -> None:
+        """``NotFound`` unless who asks may see the app called ``name``: whether there is one is not told."""
+        if not self.may(name):
+            raise NotFound(f"There is no app called {name}.")
+
+    def wanted_app(self) -> str | None:
+        """What the query's ``app`` asks for; ``NotFound`` for one that who asks may not see. None: no limit, or several."""
+        wanted = request.args.get("app")
+        if wanted is not None:
+            self.app(wanted)
+        elif g.identity.apps is not None and len(g.identity.apps) == 1:
+            (wanted,) = g.identity.apps
+        return wanted
+
+    def hook(self, token: str) -> TokenIdentity:
+        """Whose hook it is; its one app is in ``apps``. ``NotFound`` for a wrong token, ``TooManyRequests`` for guesses."""
+        return self._token(token, "hook", NotFound("There is no such hook."))
 
     def identify(self) -> Identity | None:
         header = request.authorization
@@ -153,8 +228,11 @@ class Guard:
             return self._bearer(header.token or "")
         if request.headers.get("Authorization"):
             raise Unauthorized("This Authorization header is neither Basic nor Bearer.")
+        token = offered_token()
+        if token is not None:
+            return self._bearer(token)
         if request.environ.get("nextdeploy.local"):
-            return Identity("local", "admin")
+            return _relayed() or Identity("local", "admin")
         name = session.get("user")
         if isinstance(name, str) and hmac.compare_digest(str(session.get("stamp", "")), self.users.stamp(name)):
             role = self.users.role(name)
@@ -178,7 +256,22 @@ class Guard:
         claims = {"sub": identity.name, "stamp": self.users.stamp(identity.name), "exp": int(expires)}
         return jwt.encode(claims, self._key, algorithm="HS256"), expires
 
+    def _token(self, token: str, kind: Kind, refusal: NextDeployError) -> TokenIdentity:
+        address = request.remote_addr or ""
+        identity = self.tokens.remembered(token, kind)
+        if identity is None:
+            self._failures.check(address)
+            identity = self.tokens.verify(token, kind)
+            if identity is None:
+                self._failures.failed(address)
+                raise refusal
+            self._failures.passed(address)
+        return identity
+
     def _bearer(self, token: str) -> Identity:
+        if is_token(token):
+            found = self._token(token, "api", Unauthorized("The token is not valid."))
+            return Identity(f"token:{found.name}", found.role, found.apps)
         try:
             claims = jwt.decode(token, self._key, algorithms=["HS256"], options={"require": ["exp", "sub"]})
         except jwt.ExpiredSignatureError as error:

@@ -119,6 +119,15 @@ def named(*names: str) -> list[dict[str, Any]]:
 
 AT_ONCE = ("/api/v1/token", "/api/v1/projects/{project}/plan", "/api/v1/blobs", "/api/v1/blobs/missing")
 """What is sent by POST and answered with 200."""
+OTHERWISE = {
+    ("post", "/api/v1/tokens"): "201",
+    ("delete", "/api/v1/tokens/{id}"): "200",
+    ("post", "/api/v1/secrets/rotate"): "200",
+    ("put", "/api/v1/config"): "202",
+    ("patch", "/api/v1/apps/{app}/env"): "202",
+    ("patch", "/api/v1/apps/{app}/secrets"): "202",
+    ("put", "/api/v1/apps/{app}/secrets/{secret}"): "202",
+}
 
 
 def document(more_routes: list[Described]) -> dict[str, Any]:
@@ -126,6 +135,7 @@ def document(more_routes: list[Described]) -> dict[str, Any]:
     for method, path, summary, parameters, schema, more, is_open in [*ROUTES, *more_routes]:
         kind = "text/plain" if path == "/metrics" else "application/json"
         good = "202" if method in ("post", "delete") and path not in AT_ONCE else "200"
+        good = OTHERWISE.get((method, path), good)
         responses: dict[str, Any] = {good: {"description": "Done", "content": {kind: {"schema": schema}}}}
         for status in sorted({*more, *([] if is_open else [401, 503])}):
             responses[str(status)] = {"$ref": "#/components/responses/Problem"}

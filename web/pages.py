@@ -24,10 +24,12 @@ def blueprint(refs: Refs, guard: Guard, settings: WebSettings) -> Blueprint:
     pages = Blueprint("pages", __name__)
 
     def identity() -> Identity | None:
+        """Pages show everything, so they are for those without limits."""
         try:
-            return guard.identify()
+            who = guard.identify()
         except Unauthorized:
             return None
+        return who if who is not None and who.apps is None else None
 
     def show(template: str, **values: Any) -> Any:
         who = identity()

@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from ndactors.core.masking import mask_words
 from ndactors.errors import ConfigurationError, MissingBlobs, NextDeployError
 
 log = logging.getLogger("ndactors.web")
@@ -55,5 +56,5 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def others(error: Exception) -> Response:
-        log.exception("%s %s failed", request.method, request.path)
+        log.exception("%s %s failed", request.method, mask_words(request.path))
         return problem(500, "Internal error", "This is a fault of the daemon; its log says more.")

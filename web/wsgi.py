@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gevent.hub import get_hub
+
+from ndactors.adapters.blob_store import BlobFiles
 from ndactors.adapters.control_socket import ControlClient, RemoteRef
 from ndactors.cli.daemon import state_folder
 from ndactors.errors import NextDeployError
 from ndactors.messages.control import GetWebSettings
 
 from . import Refs, create_app
+from .relay import Relay
 
 REFRESH_SECONDS = 30.0
 NAMES = {
@@ -25,6 +29,10 @@ NAMES = {
     "edge": "proxy",
     "host": "host",
     "engine": "engine",
+    "operations": "operations",
+    "config": "config",
+    "access": "access",
+    "secrets": "secrets",
 }
 
 
@@ -39,6 +47,8 @@ class LateApp:
 
     def __init__(self, path: Path) -> None:
         self._client = ControlClient(path)
+        self._relay = Relay(path)
+        self._folder = path.parent
         self._app: Any = None
         self._settings: Any = None
         self._asked = 0.0
@@ -61,7 +71,15 @@ class LateApp:
         self._asked = time.monotonic()
         if settings != self._settings:
             refs = Refs(**{field: RemoteRef(self._client, name) for field, name in NAMES.items()})
-            self._settings, self._app = settings, create_app(refs, settings)
+            self._settings = settings
+            self._app = create_app(refs, settings, relay=self._relay, blobs=_blobs(self._folder))
+
+
+def _blobs(state: Path) -> BlobFiles | None:
+    """Uploads go straight into the state folder; None if this process may not write there."""
+    if not os.access(state, os.W_OK | os.X_OK):
+        return None
+    return BlobFiles(state / "blobs", lambda call: get_hub().threadpool.apply(call))
 
 
 def _answer(start_response: Callable[..., Any], status: str, body: bytes, kind: str) -> Iterable[bytes]:

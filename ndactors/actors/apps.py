@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from ..core.model import App, Settings
+from ..errors import NotFound
 from ..messages.containers import (
     AccountFor,
     AppChanged,
@@ -18,9 +19,12 @@ from ..messages.containers import (
     OrphansFound,
     TellService,
 )
+from ..messages.deployments import DeployRecord
+from ..messages.jobs import GetJobs, JobsChanged
 from ..messages.operations import Origin, PartEnded
 from ..messages.queries import AppView, GetApps, GetReadiness, Readiness
-from ..messages.views import readiness
+from ..messages.secrets import EnvView, GetEnv
+from ..messages.views import env_view, readiness
 from ..ports import StateStore
 from ..runtime.actor import Actor
 from ..runtime.ref import Ref
@@ -51,6 +55,9 @@ class AppsActor(Actor):
         self._new_app = new_app
         self._apps: dict[Place, tuple[Ref, Child]] = {}
         self._views: dict[str, AppView] = {}
+        self._jobs: dict[Place, JobsChanged] = {}
+        self._empty: set[Place] = set()
+        """Places where the last container is gone."""
 
     def on_start(self) -> None:
         names = [*self._state.names("apps"), *self._state.names("deploys")]
@@ -64,7 +71,11 @@ class AppsActor(Actor):
                 if (view.name, engine) in self._wanted() or view.name not in self._settings.apps:
                     self._views[view.name] = view
             case AppGone(app=app, engine=engine):
-                self._gone((app, engine))
+                self._empty.add((app, engine))
+                self._end_if_gone((app, engine))
+            case JobsChanged(app=app, engine=engine):
+                self._jobs[app, engine] = message
+                self._end_if_gone((app, engine))
             case ApplySettings(settings=settings, origins=origins):
                 self._apply(settings, origins)
             case CarryOut() | AccountFor() | CancelChange():
@@ -78,6 +89,10 @@ class AppsActor(Actor):
                     ref.tell(message)
             case GetApps():
                 return tuple(view for _, view in sorted(self._views.items()))
+            case GetJobs():
+                return tuple(row for _, told in sorted(self._jobs.items()) for row in told.jobs)
+            case GetEnv(app=app):
+                return self._environment(app)
             case GetReadiness():
                 return self._readiness()
             case _:
@@ -128,12 +143,25 @@ class AppsActor(Actor):
         for place in sorted(wanted - self._apps.keys()):
             self._start(place)
 
-    def _gone(self, place: Place) -> None:
+    def _end_if_gone(self, place: Place) -> None:
+        """Its actors end once neither containers nor jobs are left that somebody must look after."""
+        told = self._jobs.get(place)
+        if place not in self._empty or (told is not None and not told.idle):
+            return
+        self._empty.discard(place)
         if place in self._wanted():
             return  # it came back meanwhile
         self._end(place)
+        self._jobs.pop(place, None)
         if place[0] not in self._settings.apps:
             self._views.pop(place[0], None)
+
+    def _environment(self, name: str) -> EnvView:
+        app = self._settings.apps.get(name)
+        if app is None:
+            raise NotFound(f"There is no app called {name}.")
+        record = self._state.load(f"deploys/{name}@{self._engine_of(app)}", DeployRecord)
+        return env_view(app, record)
 
     def _end(self, place: Place) -> None:
         known = self._apps.pop(place, None)

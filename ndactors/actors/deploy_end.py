@@ -71,7 +71,9 @@ class Ending(Deploying):
         pending = self._pending()
         self._show(pending.target)
         self._step("receipt", "running")
-        wait = pending.switch_ended + AFTER_SECONDS + SETTLE_SECONDS - time.time()
+        # a first version has no visitors to whom it could make a difference
+        after = AFTER_SECONDS + SETTLE_SECONDS if self._record.live is not None else 0.0
+        wait = pending.switch_ended + after - time.time()
         self.after(max(0.0, wait), CountDue())
 
     def _count(self) -> None:

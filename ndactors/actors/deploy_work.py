@@ -74,7 +74,7 @@ def _built(
 ) -> tuple[ImageInfo, str | None]:
     build = app.build
     assert build is not None
-    request = BuildRequest(project=app.project, app=app.name)
+    request = BuildRequest(project=app.project, app=app.name, registries=dict(shop.registries()))
     if build.archive is not None:
         archive = shop.blobs.path(build.archive)
         if archive is None:

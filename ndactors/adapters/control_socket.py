@@ -19,7 +19,7 @@ from gevent.pywsgi import WSGIServer
 
 from .. import errors
 from ..errors import ActorStopped, AskTimeout, LinkError, NextDeployError
-from ..messages.control import ANSWERS, Answer, Ask, AskFailed
+from ..messages.control import ANSWERS, Answer, Ask, AskFailed, failure, raised
 from ..runtime.link import FrameReader, connect_unix, encode, listen_unix
 from .admin_server import Handler
 
@@ -64,7 +64,7 @@ class ControlServer(WSGIServer):  # type: ignore[misc]
             log.debug("control peer: %s", error)
 
     def _serve_link(self, sock: socket.socket) -> None:
-        reader: FrameReader[Ask] = FrameReader(Ask, limit=1 << 20)
+        reader: FrameReader[Ask] = FrameReader(Ask)
         lock = RLock()
         while True:
             data = sock.recv(1 << 16)
@@ -81,7 +81,7 @@ class ControlServer(WSGIServer):  # type: ignore[misc]
             value = askee.ask(ask.message, ASK_SECONDS)
             frame = encode(Answer(id=ask.id, body=msgspec.Raw(_encoder.encode(value))))
         except NextDeployError as error:
-            frame = encode(AskFailed(id=ask.id, error=type(error).__name__, detail=str(error)))
+            frame = encode(failure(ask.id, error))
         with lock:
             try:
                 sock.sendall(frame)
@@ -131,8 +131,7 @@ class ControlClient:
         finally:
             self._waiting.pop(id, None)
         if isinstance(answer, AskFailed):
-            kind = getattr(errors, answer.error, NextDeployError)
-            raise kind(answer.detail)
+            raise raised(answer)
         expected = ANSWERS.get(type(message), Any)
         return msgspec.msgpack.decode(answer.body, type=expected)
 

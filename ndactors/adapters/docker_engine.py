@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal as signals
+import secrets
 import struct
 import sys
 import threading
@@ -19,12 +19,14 @@ import urllib3
 from ..core import containers as labels
 from ..core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from ..errors import Conflict, ContainerNotFound, EngineError, EngineUnreachable, ImageNotFound
-from . import docker_create, docker_view
+from . import docker_create, docker_terminal, docker_view
 
 CALL_SECONDS = 20.0
 """How long one call may take before the Engine counts as away."""
 PROBE_SECONDS = 5.0
 EXEC_OUTPUT_BYTES = 64 * 1024
+CHECK = "NEXTDEPLOY_EXEC"
+"""In the environment of what ``execute`` runs: how its processes are known."""
 EVENTS = ["start", "die", "oom", "pause", "unpause", "destroy"]
 T = TypeVar("T")
 
@@ -32,6 +34,10 @@ T = TypeVar("T")
 def docker_present() -> bool:
     """True if this machine is meant to have an Engine, whether or not it answers now."""
     return bool(os.environ.get("DOCKER_HOST")) or Path("/var/run/docker.sock").exists()
+
+
+def docker_address() -> str:
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 class DockerEngine:
@@ -44,17 +50,21 @@ class DockerEngine:
         self, state_dir: Path, daemon_id: str, *, base_url: str | None = None, timeout: float = CALL_SECONDS
     ) -> None:
         self._volumes = state_dir / "volumes"
-        self._daemon = daemon_id
-        self._base_url = base_url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        self.daemon = self._daemon = daemon_id
+        self._base_url = base_url or docker_address()
         self._timeout = timeout
         self._client: Any = None
         self._publish = False
+        self._looked = False
         self._making_networks = threading.Lock()
 
     # -- the Engine --------------------------------------------------------------------------------
 
     def info(self) -> EngineInfo:
         facts = self._ask(lambda api: api.info())
+        if self.is_here and not self._looked:
+            self._looked = True
+            docker_terminal.end_leftovers(self.daemon)
         options = facts.get("SecurityOptions") or []
         rootless = any("rootless" in option for option in options)
         # where container addresses cannot be reached from here, a port on loopback is published instead
@@ -96,6 +106,15 @@ class DockerEngine:
             event = docker_view.event(fact)
             if event is not None:
                 yield event
+
+    @property
+    def is_here(self) -> bool:
+        """Its containers' processes are this machine's, and ours to end."""
+        return sys.platform == "linux" and os.geteuid() == 0 and self._base_url.startswith("unix:")
+
+    def ask(self, call: Callable[[Any], T]) -> T:
+        """``call`` with the SDK's client, its errors made ours."""
+        return self._ask(call)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         if self._client is not None:
@@ -155,13 +174,15 @@ class DockerEngine:
 
     def execute(self, container: str, argv: tuple[str, ...], timeout: float) -> ExecResult:
         self.inspect(container)
-        made = self._ask(lambda api: api.exec_create(container, list(argv)))["Id"]
-        stream = self._ask(lambda api: api.exec_start(made, socket=True))
-        output, in_time = _read_frames(getattr(stream, "_sock", stream), time.monotonic() + timeout)
-        stream.close()
+        mark = f"{CHECK}={secrets.token_hex(8)}"
+        made = self._ask(lambda api: api.exec_create(container, list(argv), environment=[mark]))["Id"]
+        sock, early = self._ask(lambda api: docker_terminal.attach(api, made, tty=False))
+        output, in_time = _read_frames(sock, early, time.monotonic() + timeout)
+        sock.close()
         facts = self._ask(lambda api: api.exec_inspect(made))
         if not in_time and facts.get("Running"):
-            self._kill_exec(facts)
+            if self.is_here:
+                docker_terminal.end_session(facts.get("Pid") or 0, mark, 0.0)
             return ExecResult(exit_code=124, output=output)
         deadline = time.monotonic() + PROBE_SECONDS
         while facts.get("ExitCode") is None and time.monotonic() < deadline:
@@ -169,10 +190,26 @@ class DockerEngine:
         code = facts.get("ExitCode")
         return ExecResult(exit_code=124 if code is None else code, output=output)
 
+    def terminal(
+        self, container: str, argv: tuple[str, ...], *, tty: bool, rows: int, columns: int
+    ) -> docker_terminal.DockerTerminal:
+        if self.inspect(container).state != "running":
+            raise Conflict(f"{container[:12]} does not run, or is frozen")
+        return docker_terminal.DockerTerminal(self, container, argv, tty=tty, rows=rows, columns=columns)
+
     def output(self, container: str, lines: int) -> list[str]:
         self.inspect(container)
         raw = self._ask(lambda api: api.logs(container, stdout=True, stderr=True, tail=lines))
         return bytes(raw).decode("utf-8", "replace").splitlines()[-lines:]
+
+    def output_since(self, container: str, since: float, lines: int) -> list[str]:
+        """The last of its lines from ``since`` (Unix seconds) on, each with its time in front."""
+        self.inspect(container)
+        options: dict[str, Any] = {"since": since} if since > 0 else {}
+        raw = self._ask(
+            lambda api: api.logs(container, stdout=True, stderr=True, timestamps=True, tail=lines, **options)
+        )
+        return bytes(raw).decode("utf-8", "replace").removesuffix("\n").split("\n") if raw else []
 
     # -- small steps -------------------------------------------------------------------------------
 
@@ -227,16 +264,6 @@ class DockerEngine:
             raise _translated(error) from error
         return True
 
-    def _kill_exec(self, facts: dict[str, Any]) -> None:
-        """The API cannot end an exec. As root its process is killed from here; else it stays until it ends by itself
-        or the container does."""
-        pid = facts.get("Pid")
-        if pid and os.geteuid() == 0 and self._base_url.startswith("unix:"):
-            try:
-                os.kill(pid, signals.SIGKILL)
-            except ProcessLookupError:
-                return  # it ended just now
-
     def _client_now(self) -> Any:
         if self._client is None:
             self._client = self._call(
@@ -280,11 +307,19 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]}"
 
 
-def _read_frames(sock: Any, deadline: float) -> tuple[str, bool]:
+def _read_frames(sock: Any, early: bytes, deadline: float) -> tuple[str, bool]:
     """What an exec prints, both streams (Docker API, "stream format": 1 byte stream, 3 zero, 4 length, payload); the
     first ``EXEC_OUTPUT_BYTES`` are kept. False if the deadline came before its end."""
-    pending, kept = bytearray(), bytearray()
+    pending, kept, data = bytearray(), bytearray(), early
     while True:
+        pending += data
+        while len(pending) >= 8:
+            (length,) = struct.unpack_from(">I", pending, 4)
+            if len(pending) < 8 + length:
+                break
+            room = EXEC_OUTPUT_BYTES - len(kept)
+            kept += pending[8 : 8 + min(length, max(0, room))]
+            del pending[: 8 + length]
         left = deadline - time.monotonic()
         if left <= 0:
             return kept.decode("utf-8", "replace"), False
@@ -297,11 +332,3 @@ def _read_frames(sock: Any, deadline: float) -> tuple[str, bool]:
             raise EngineUnreachable(f"the Docker Engine does not answer: {_words(error)}") from error
         if not data:
             return kept.decode("utf-8", "replace"), True
-        pending += data
-        while len(pending) >= 8:
-            (length,) = struct.unpack_from(">I", pending, 4)
-            if len(pending) < 8 + length:
-                break
-            room = EXEC_OUTPUT_BYTES - len(kept)
-            kept += pending[8 : 8 + min(length, max(0, room))]
-            del pending[: 8 + length]

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from ..core import containers as labels
 from ..core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, EventKind, ExecResult, RunState
 from ..errors import Conflict, ContainerNotFound, EngineUnreachable, ImageNotFound
+from .memory_terminal import MemoryTerminal
 
 POLL_SECONDS = 0.02
 
@@ -28,6 +29,7 @@ class Memory:
         self.images: set[str] = set()
         self.reachable = True
         self.answers: dict[tuple[str, ...], ExecResult] = {}
+        self.terminals: list[MemoryTerminal] = []
 
 
 class MemoryEngine:
@@ -109,6 +111,18 @@ class MemoryEngine:
     def execute(self, container: str, argv: tuple[str, ...], timeout: float) -> ExecResult:
         self.inspect(container)
         return self.memory.answers.get(argv, ExecResult(exit_code=0, output=""))
+
+    def terminal(self, container: str, argv: tuple[str, ...], *, tty: bool, rows: int, columns: int) -> MemoryTerminal:
+        if self.inspect(container).state != "running":
+            raise Conflict(f"{container[:12]} does not run, or is frozen")
+        terminal = MemoryTerminal(tty=tty, rows=rows, columns=columns)
+        self.memory.terminals.append(terminal)
+        answer = self.memory.answers.get(argv)
+        if answer is not None:
+            if answer.output:
+                terminal.prints(answer.output.encode())
+            terminal.exits(answer.exit_code)
+        return terminal
 
     def output(self, container: str, lines: int) -> list[str]:
         self.inspect(container)

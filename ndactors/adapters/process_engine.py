@@ -18,9 +18,18 @@ import msgspec
 
 from ..core import containers as labels
 from ..core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
-from ..errors import Conflict, ContainerNotFound, EngineError, EngineUnreachable, ImageNotFound, Invalid
+from ..errors import (
+    Conflict,
+    ContainerNotFound,
+    EngineError,
+    EngineUnreachable,
+    ImageNotFound,
+    Invalid,
+    NextDeployError,
+)
 from ..runtime.link import connect_unix
 from .children import child_environment, open_log, start_outliving
+from .process_terminal import MAX_LINE, FailedTerminal, ProcessTerminal
 
 CALL_SECONDS = 20.0
 SPAWN_SECONDS = 10.0
@@ -52,6 +61,8 @@ class ProcessEngine:
         return [self._status(view) for view in self._ask("list")]
 
     def inspect(self, container: str) -> ContainerStatus:
+        if not self._has_apps():
+            raise ContainerNotFound(f"there is no container {container[:12]}")
         return self._status(self._ask("inspect", container=container))
 
     def create(self, spec: ContainerSpec) -> ContainerStatus:
@@ -85,6 +96,32 @@ class ProcessEngine:
     def execute(self, container: str, argv: tuple[str, ...], timeout: float) -> ExecResult:
         result = self._ask("exec", container=container, argv=list(argv), timeout=timeout, wait=timeout)
         return ExecResult(exit_code=result["exit_code"], output=result["output"])
+
+    def terminal(
+        self, container: str, argv: tuple[str, ...], *, tty: bool, rows: int, columns: int
+    ) -> ProcessTerminal | FailedTerminal:
+        wanted = {"container": container, "argv": list(argv), "tty": tty, "rows": rows, "columns": columns}
+        sock, streams = self._connect(), []
+        try:
+            sock.settimeout(CALL_SECONDS)
+            self._send(sock, {"do": "terminal", **wanted})
+            line, streams, _, _ = socket.recv_fds(sock, MAX_LINE, 3, socket.MSG_CMSG_CLOEXEC)
+            line, end, more = line.partition(b"\n")
+            if not end:
+                raise EngineUnreachable("the keeper ended the connection; one of an older version knows no terminals")
+            answer = json.loads(line)
+            if "error" in answer:
+                raise _ERRORS.get(answer["error"], EngineError)(answer["detail"])
+        except OSError as error:
+            sock.close()
+            raise EngineUnreachable(f"the keeper does not answer: {error}") from error
+        except NextDeployError:
+            sock.close()
+            raise
+        if not streams:
+            sock.close()
+            return FailedTerminal(answer["ok"]["output"], answer["ok"]["exit_code"])
+        return ProcessTerminal(sock, list(streams), more, tty=tty)
 
     def output(self, container: str, lines: int) -> list[str]:
         return list(self._ask("output", container=container, lines=lines))

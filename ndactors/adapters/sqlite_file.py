@@ -36,6 +36,7 @@ class SqliteFile:
         self._durable = durable
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._database = self._open()
+        self._reader = self._second()
 
     def call(self, work: Callable[[sqlite3.Connection], R]) -> R:
         """``StateError`` if the database cannot do it now."""
@@ -48,16 +49,38 @@ class SqliteFile:
 
         result: Any = self._apply(guarded)
         if isinstance(result, sqlite3.DatabaseError) and _is_damage(result):
+            self._reader.close()
             self._database.close()
             self._set_aside(result)
             self._database = self._open()
+            self._reader = self._second()
             result = self._apply(guarded)
         if isinstance(result, sqlite3.Error):
             raise StateError(f"{self._path}: {result}")
         return result  # type: ignore[no-any-return]
 
+    def read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """``call`` for what only reads, however long it takes: nobody who writes waits for it."""
+
+        def guarded() -> R | sqlite3.Error:
+            try:
+                return work(self._reader)
+            except sqlite3.Error as error:
+                return error
+
+        result: Any = self._apply(guarded)
+        if isinstance(result, sqlite3.Error):
+            return self.call(work)  # whatever is wrong with the file is seen to there
+        return result  # type: ignore[no-any-return]
+
     def close(self) -> None:
+        self._apply(self._reader.close)
         self._apply(self._database.close)
+
+    def _second(self) -> sqlite3.Connection:
+        reader = sqlite3.connect(self._path, check_same_thread=False, timeout=5.0)
+        reader.execute("PRAGMA query_only=ON")
+        return reader
 
     def _open(self) -> sqlite3.Connection:
         try:

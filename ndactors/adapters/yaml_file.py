@@ -12,9 +12,21 @@ from typing import Any
 
 import yaml
 
-from ..core.environments import Decimal, Document, Number, Path, dotted, interpolated, overlaid, overridden
-from ..core.legacy import modernised
-from ..core.settings import Loaded, Role, settings_of
+from ..core.environments import (
+    Decimal,
+    Document,
+    Number,
+    Path,
+    blocks,
+    dotted,
+    env_as_mappings,
+    interpolated,
+    overlaid,
+    overridden,
+)
+from ..core.legacy import is_original, modernised
+from ..core.masking import mask_tree
+from ..core.settings import SERVER_KEYS, Loaded, Role, settings_of
 from ..errors import ConfigurationError, Problem
 
 MAX_BYTES = 1024 * 1024
@@ -42,11 +54,7 @@ def load(
 ) -> Loaded:
     """``ConfigurationError`` with everything that is wrong, whatever it is: also a file that is not there."""
     source = str(path)
-    document = parse(_read(path, source), source)
-    problems = overlaid(document, environment)
-    problems += overridden(document, list(overrides), _override_value)
-    old_style, warnings = modernised(document)
-    problems += old_style
+    document, problems, warnings = opened(_read(path, source), source, environment, overrides, role)
     problems += interpolated(document, variables, scalar)
     if problems:
         raise ConfigurationError(source, problems)
@@ -65,6 +73,28 @@ def load(
         env_files=env_files,
         warnings=tuple(warnings),
     )
+
+
+def opened(
+    content: bytes, source: str, environment: str, overrides: Sequence[str] = (), role: Role = "server"
+) -> tuple[Document, list[Problem], list[Problem]]:
+    """A file's text as a tree in today's layout with the overlay merged in, variables not yet; problems and warnings.
+    ``ConfigurationError`` for what is no YAML."""
+    document = parse(content, source)
+    problems = overlaid(document, environment)
+    problems += overridden(document, list(overrides), _override_value)
+    original = is_original(document)
+    old_style, warnings = modernised(document)
+    problems += old_style
+    if role == "project":
+        env_as_mappings(document)
+    if role == "project" and original:
+        # this layout had one file for everything
+        for key in SERVER_KEYS & document.tree.keys():
+            del document.tree[key]
+            words = "This loads, but only the server's own file can say it: it has no effect."
+            warnings.append(document.problem((key,), words, at_key=True))
+    return document, problems, warnings
 
 
 def _read(path: FilePath, source: str) -> bytes:
@@ -271,18 +301,15 @@ def _override_value(text: str) -> Any:
 def _absolute_paths(document: Document, folder: FilePath) -> None:
     """`./data:/app/data`, a relative `workdir` and the like count from the file's folder."""
     _absolute(document.tree.get("geoip"), "database", folder)
-    apps = document.tree.get("apps")
-    for app in apps.values() if isinstance(apps, dict) else ():
-        processes = app.get("processes") if isinstance(app, dict) else None
-        _absolute(app.get("http") if isinstance(app, dict) else None, "error_pages", folder)
-        for block in (app, *(processes.values() if isinstance(processes, dict) else ())):
-            _absolute(block, "workdir", folder)
-            volumes = block.get("volumes") if isinstance(block, dict) else None
-            if isinstance(volumes, list):
-                block["volumes"] = [
-                    str(folder / volume) if isinstance(volume, str) and volume.startswith(("./", "../")) else volume
-                    for volume in volumes
-                ]
+    for _, block in blocks(document.tree):
+        _absolute(block.get("http"), "error_pages", folder)
+        _absolute(block, "workdir", folder)
+        volumes = block.get("volumes")
+        if isinstance(volumes, list):
+            block["volumes"] = [
+                str(folder / volume) if isinstance(volume, str) and volume.startswith(("./", "../")) else volume
+                for volume in volumes
+            ]
 
 
 def _absolute(block: Any, key: str, folder: FilePath) -> None:
@@ -297,31 +324,27 @@ _ENV_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_.-]*)\s*=\s*(.*?)
 def _env_files(document: Document, folder: FilePath) -> tuple[dict[Path, dict[str, str]], list[Problem]]:
     found: dict[Path, dict[str, str]] = {}
     problems: list[Problem] = []
-    apps = document.tree.get("apps")
-    for name, app in apps.items() if isinstance(apps, dict) else ():
-        if not isinstance(app, dict):
-            continue
-        processes = app.get("processes")
-        blocks: list[tuple[Path, Any]] = [(("apps", name), app)]
-        blocks += (
-            [(("apps", name, "processes", p), b) for p, b in processes.items()] if isinstance(processes, dict) else []
-        )
-        for at, block in blocks:
-            file = block.get("env_file") if isinstance(block, dict) else None
-            if isinstance(file, str):
-                path = (*at, "env_file")
-                try:
-                    found[path] = read_env_file(folder / file)
-                except OSError as error:
-                    problems.append(document.problem(path, f"`{file}` cannot be read: {error.strerror}."))
-                except ValueError as error:
-                    problems.append(document.problem(path, f"{file}:{error}"))
+    for at, block in blocks(document.tree):
+        file = block.get("env_file")
+        if isinstance(file, str):
+            path = (*at, "env_file")
+            try:
+                found[path] = read_env_file(folder / file)
+            except OSError as error:
+                problems.append(document.problem(path, f"`{file}` cannot be read: {error.strerror}."))
+            except ValueError as error:
+                problems.append(document.problem(path, f"{file}:{error}"))
     return found, problems
 
 
 def read_env_file(path: FilePath) -> dict[str, str]:
+    """``OSError``, or ``ValueError`` with the line's number."""
+    with path.open("rb") as file:
+        return parse_env(file.read(MAX_BYTES + 1))
+
+
+def parse_env(content: bytes) -> dict[str, str]:
     """``NAME=value`` lines; comments, quotes and `export` as in a shell. ``ValueError`` with the line's number."""
-    content = path.read_bytes()
     if len(content) > MAX_BYTES:
         raise ValueError("1: The file is larger than 1 MiB.")
     values = {}
@@ -345,29 +368,18 @@ def read_env_file(path: FilePath) -> dict[str, str]:
     return values
 
 
-_SECRET_KEY = re.compile(
-    r"pass|secret|token|credential|private|api_?key|access_?key|^key$|_key$|dsn|webhook", re.IGNORECASE
-)
-_URL_SECRET = re.compile(r"(://[^:/@\s]*:)[^@/\s]+@")
-MASK = "********"
-
-
 def render(loaded: Loaded) -> str:
     """The effective configuration as YAML, secrets masked."""
 
-    def plain(value: Any, key: str = "") -> Any:
-        if key == "secrets":
-            return value  # their names; the values are not in this file
+    def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: plain(below, str(name)) for name, below in value.items()}
+            return {name: plain(below) for name, below in value.items()}
         if isinstance(value, list):
-            return [plain(item, key) for item in value]
+            return [plain(item) for item in value]
         if isinstance(value, (Number, Decimal)):
-            value = int(value) if isinstance(value, Number) else float(value)
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool) and _SECRET_KEY.search(key):
-            return MASK
-        return _URL_SECRET.sub(rf"\1{MASK}@", str(value)) if isinstance(value, str) else value
+            return int(value) if isinstance(value, Number) else float(value)
+        return str(value) if isinstance(value, str) else value
 
-    tree = {key: plain(value, key) for key, value in loaded.effective.items()}
-    tree = {"project": loaded.settings.project, **tree}
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+    tree = mask_tree({"project": loaded.settings.project, **loaded.effective})
+    tree["project"] = loaded.settings.project
+    return yaml.safe_dump(plain(tree), sort_keys=False, allow_unicode=True, width=120)

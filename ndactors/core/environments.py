@@ -4,10 +4,10 @@ came from, so that every later complaint points there."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import Problem
 
@@ -16,6 +16,7 @@ Mark = tuple[int, int]
 """Line and column, from 1."""
 
 _PLACEHOLDER = re.compile(r"\$(?:\$|\{([^}]*)\})")
+_ASSIGNED = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*=")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 STANDARD = ("dev", "staging", "prod")
 MAX_MOVES = 8
@@ -52,6 +53,8 @@ class Document:
     origins: dict[Path, str] = field(default_factory=dict)
     moves: dict[Path, Path] = field(default_factory=dict)
     """Where a value was before it was moved: the marks stay there, so moving costs nothing."""
+    templates: set[Path] = field(default_factory=set)
+    """Variables of apps with ``${NAME}`` of secrets in them."""
 
     def move(self, source: Path, target: Path) -> None:
         self.moves[target] = source
@@ -161,53 +164,146 @@ def overridden(document: Document, overrides: list[str], parse: Callable[[str], 
     return problems
 
 
-def interpolated(document: Document, variables: Mapping[str, str], scalar: Callable[[str], Any]) -> list[Problem]:
+class Interpolation(Protocol):
+    """Where the values of ``${NAME}`` come from."""
+
+    def value(self, name: str) -> str | None: ...
+
+    def secret(self, path: Path, name: str) -> str | None:
+        """The stored name of the secret that ``name`` stands for at ``path``, if it is one."""
+        ...
+
+    def unset(self, path: Path, name: str) -> str:
+        """What is told of a name that nothing stands for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variables:
+    """Those of an environment, and no secrets."""
+
+    values: Mapping[str, str]
+
+    def value(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    def secret(self, path: Path, name: str) -> str | None:
+        return None
+
+    def unset(self, path: Path, name: str) -> str:
+        return f"The variable `{name}` is not set."
+
+
+def interpolated(
+    document: Document, variables: Mapping[str, str] | Interpolation, scalar: Callable[[str], Any]
+) -> list[Problem]:
     """Replace ``${VAR}`` and ``${VAR:-default}`` in all string values, in place; ``$$`` is a dollar sign. ``scalar``
-    says what a text means as a YAML scalar."""
-    problems: list[Problem] = []
-    room = MAX_TEXT
+    says what a text means as a YAML scalar. A variable of an app (a value below ``env``) in which secrets are named
+    becomes a template and is noted in ``document.templates``: ``${NAME}`` of the secret stays, every other dollar sign is
+    written twice."""
+    walk = _Interpolating(document, Variables(variables) if isinstance(variables, Mapping) else variables, scalar)
+    document.tree = walk.value(document.tree, ())
+    return walk.problems
 
-    def text_of(value: str, path: Path) -> str:
-        nonlocal room
 
-        def one(match: re.Match[str]) -> str:
-            if match[1] is None:
-                return "$"
-            name = _NAME.fullmatch(match[1])
-            if name is None:
-                problems.append(document.problem(path, f"`{match[0]}` is no variable; write `$$` for a dollar sign."))
-                return ""
-            found = variables.get(name[1]) or name[2]
-            if found is None:
-                found = variables.get(name[1])
-            if found is None:
-                problems.append(document.problem(path, f"The variable `{name[1]}` is not set."))
-                return ""
-            return found
+class _Interpolating:
+    def __init__(self, document: Document, names: Interpolation, scalar: Callable[[str], Any]) -> None:
+        self._document = document
+        self._names = names
+        self._scalar = scalar
+        self._room = MAX_TEXT
+        self.problems: list[Problem] = []
 
-        replaced = _PLACEHOLDER.sub(one, value)
-        room -= len(replaced)
-        if room < 0:
-            if room + len(replaced) >= 0:
-                problems.append(
-                    document.problem(path, f"With the variables the file is longer than {MAX_TEXT} characters.")
-                )
-            return ""
-        whole = _PLACEHOLDER.fullmatch(value)
-        if whole is None or whole[1] is None:
-            return replaced
-        text = Text(replaced)
-        text.scalar = scalar(replaced)
-        return text
-
-    def walk(value: Any, path: Path) -> Any:
+    def value(self, value: Any, path: Path) -> Any:
         if isinstance(value, str):
-            return text_of(value, path) if "$" in value else value
+            return self._text(value, path) if "$" in value else value
         if isinstance(value, dict):
-            return {key: walk(below, (*path, key)) for key, below in value.items()}
+            return {key: self.value(below, (*path, key)) for key, below in value.items()}
         if isinstance(value, list):
-            return [walk(below, (*path, index)) for index, below in enumerate(value)]
+            return [self.value(below, (*path, index)) for index, below in enumerate(value)]
         return value
 
-    document.tree = walk(document.tree, ())
-    return problems
+    def _text(self, value: str, path: Path) -> str:
+        texts: list[str] = []
+        secrets: dict[int, str] = {}
+        done = 0
+        for match in _PLACEHOLDER.finditer(value):
+            texts.append(value[done : match.start()])
+            done = match.end()
+            if match[1] is None:
+                texts.append("$")
+                continue
+            secret = self._secret(match[1], path)
+            if secret is not None:
+                secrets[len(texts)] = f"${{{secret}}}"
+            texts.append(self._plain(match, path) if secret is None else "")
+        texts.append(value[done:])
+        if secrets:
+            self._document.templates.add(path)
+            texts = [secrets.get(index, text.replace("$", "$$")) for index, text in enumerate(texts)]
+        replaced = "".join(texts)
+        self._room -= len(replaced)
+        if self._room < 0:
+            if self._room + len(replaced) >= 0:
+                self._wrong(path, f"With the variables the file is longer than {MAX_TEXT} characters.")
+            return ""
+        whole = _PLACEHOLDER.fullmatch(value)
+        if secrets or whole is None or whole[1] is None:
+            return replaced
+        text = Text(replaced)
+        text.scalar = self._scalar(replaced)
+        return text
+
+    def _secret(self, inside: str, path: Path) -> str | None:
+        name = _NAME.fullmatch(inside)
+        return self._names.secret(path, name[1]) if name is not None and is_env(path) else None
+
+    def _plain(self, match: re.Match[str], path: Path) -> str:
+        name = _NAME.fullmatch(match[1])
+        if name is None:
+            self._wrong(path, f"`{match[0]}` is no variable; write `$$` for a dollar sign.")
+            return ""
+        value = self._names.value(name[1])
+        found = value or name[2]
+        if found is None:
+            found = value
+        if found is None:
+            self._wrong(path, self._names.unset(path, name[1]))
+            return ""
+        return found
+
+    def _wrong(self, path: Path, words: str) -> None:
+        self.problems.append(self._document.problem(path, words))
+
+
+def is_env(path: Path) -> bool:
+    """Whether it is the value of a variable of an app or of one of its processes."""
+    below = path[4:] if path[2:3] == ("processes",) else path[2:]
+    return path[:1] == ("apps",) and len(below) == 2 and below[0] == "env" and isinstance(below[1], str)
+
+
+def env_as_mappings(document: Document) -> None:
+    """Variables that are written as a list of ``NAME=value`` become a mapping, in place. What is no such list stays, to
+    be told of later."""
+    for path, block in blocks(document.tree):
+        env = block.get("env")
+        if not isinstance(env, list) or not all(isinstance(item, str) and _ASSIGNED.match(item) for item in env):
+            continue
+        block["env"] = {}
+        for index, item in enumerate(env):
+            name, _, value = item.partition("=")
+            block["env"][name] = value
+            document.move((*path, "env", index), (*path, "env", name))
+
+
+def blocks(tree: Mapping[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every app and every process that is a mapping, and where it is."""
+    apps = tree.get("apps")
+    for name, app in apps.items() if isinstance(apps, dict) else ():
+        if not isinstance(app, dict):
+            continue
+        yield ("apps", name), app
+        processes = app.get("processes")
+        for process, block in processes.items() if isinstance(processes, dict) else ():
+            if isinstance(block, dict):
+                yield ("apps", name, "processes", process), block

@@ -21,10 +21,15 @@ OWN_NAMES = ("args", "labels", "env", "registries", "caps", "headers", "redirect
 IGNORED = ("servers", "repository", "target_type", "cloud_provider", "serverless")
 
 
+def is_original(document: Document) -> bool:
+    """Whether the file is in the original layout."""
+    return bool({snake(str(key)) for key in document.tree} & SIGNS)
+
+
 def modernised(document: Document) -> tuple[list[Problem], list[Problem]]:
     """Problems and warnings; the tree is changed in place. A file in today's layout is left alone."""
     tree = document.tree
-    if not {snake(str(key)) for key in tree} & SIGNS:
+    if not is_original(document):
         return [], []
     if "apps" in tree:
         other = next(key for key in tree if snake(str(key)) in SIGNS)

@@ -32,7 +32,9 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
 REFUSALS_REMEMBERED = 10
 
 
-def taken(record: AppRecord | None, app: App, revision: int, configs: dict[str, str], canary: float | None) -> AppRecord:
+def taken(
+    record: AppRecord | None, app: App, revision: int, configs: dict[str, str], canary: float | None
+) -> AppRecord:
     """The record after it was told to run ``app`` as ``revision``. The version that served last stays ``previous``, also
     when the one after it is replaced before it served."""
     if record is None:

@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Match(Generic[T]):
-    """``prefix`` is what ``strip_path`` takes off the path; empty if nothing."""
+    """``prefix`` is what ``strip_path`` takes off the path; empty if nothing. ``path`` is the route's."""
 
     target: T
     prefix: bytes
+    path: bytes
 
 
 class RoutingTable(Generic[T]):
@@ -28,7 +29,7 @@ class RoutingTable(Generic[T]):
         for host, path, strip, target in routes:
             prefix = ("/" + path.strip("/")).encode()
             own = self._hosts.setdefault(normal_host(host.encode("idna" if not host.isascii() else "ascii")), {})
-            own.setdefault(prefix, Match(target, prefix if strip and prefix != b"/" else b""))
+            own.setdefault(prefix, Match(target, prefix if strip and prefix != b"/" else b"", prefix))
 
     def find(self, host: bytes, path: bytes) -> Match[T] | None:
         """``host`` as ``normal_host`` gives it; ``path`` without its query."""

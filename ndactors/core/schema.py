@@ -3,8 +3,10 @@ together."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from . import cron
 from .fields import (
     Address,
     Block,
@@ -33,14 +35,15 @@ LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 DOMAIN = rf"\*|(?:\*\.)?(?=.{{1,253}}$)(?:{LABEL}\.)*{LABEL}"
 URL = r"https?://[^\s]+"
 SIGNAL = r"(?:SIG)?[A-Z][A-Z0-9+-]{1,12}|\d{1,2}"
-FIELDS = r"(?:\*|\d+(?:-\d+)?)(?:/\d+)?(?:,(?:\*|\d+(?:-\d+)?)(?:/\d+)?)*"
-WORDS = rf"(?:{FIELDS}|[A-Za-z,-]+)"
-SPECIAL = "@(?:deploy|yearly|annually|monthly|weekly|daily|midnight|hourly)"
-CRON = rf"{SPECIAL}|{FIELDS} {FIELDS} {FIELDS} {WORDS} {WORDS}"
+FIELDS = r"[0-9*,/-]+"
+WORDS = r"[0-9A-Za-z*,/-]+"
+CRON = rf"@(?:yearly|annually|monthly|weekly|daily|midnight|hourly)|{FIELDS} +{FIELDS} +{FIELDS} +{WORDS} +{WORDS}"
 SCHEDULE_HINT = "Not a valid schedule; write five fields, or @hourly, @daily, @weekly, @monthly, @deploy."
-VOLUME = r"[^:\s][^:]*:/[^:]*(?::(?:ro|rw))?"
+VOLUME = r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*|[^:\s/][^:/]*/[^:]*|/[^:]*):/[^:]*(?::(?:ro|rw))?"
 NETWORK = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
+STORE_NAME = r"[A-Za-z0-9_.-]+"
+"""Of a secret in the store."""
 
 
 class Status(Str):
@@ -58,6 +61,53 @@ class Status(Str):
 
     def json_schema(self) -> dict[str, Any]:
         return dict(self.schema)
+
+
+class Cron(Str):
+    """A cron schedule that comes true some day; or one of ``besides``."""
+
+    def __init__(self, hint: str, *besides: str, **kwargs: Any) -> None:
+        super().__init__("|".join((*besides, CRON)), hint, **kwargs)
+        self.besides = besides
+
+    def convert(self, value: Any) -> Any:
+        text = super().convert(value)
+        if text not in self.besides:
+            cron.parse(text)
+        return text
+
+
+class Zone(Str):
+    def convert(self, value: Any) -> Any:
+        text = super().convert(value)
+        cron.zone(text)
+        return text
+
+
+class Hook(Command):
+    """A URL, or an argv: no string is ever given to a shell."""
+
+    schema = {
+        "anyOf": [
+            {"type": "string", "pattern": f"^(?:{URL})$"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        ]
+    }
+
+    def convert(self, value: Any) -> Any:
+        if isinstance(value, str) and not re.fullmatch(URL, value):
+            raise ValueError("Not a valid URL; a command is a list of words: no shell runs.")
+        return super().convert(value)
+
+
+class Migration(Command):
+    """True, false, or a command."""
+
+    schema = {"anyOf": [{"type": "boolean"}, *Command.schema["anyOf"]]}
+
+    def convert(self, value: Any) -> Any:
+        value = plain(value)
+        return value if isinstance(value, bool) else super().convert(value)
 
 
 class PathText(Str):
@@ -245,7 +295,7 @@ class ProcessKeys(Block):
     env = Env()
     env_file = Str(allow_none=True)
     secrets = ListOf(
-        Str(r"[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z0-9_.-]+)?", "Not a valid secret; write NAME or NAME:STORE_NAME.")
+        Str(rf"[A-Za-z_][A-Za-z0-9_]*(?::{STORE_NAME})?", "Not a valid secret; write NAME or NAME:STORE_NAME.")
     )
     volumes = ListOf(Str(VOLUME, "Not a valid volume; write name:/path, ./folder:/path or /folder:/path:ro."))
     networks = ListOf(Str(NETWORK, "Not a valid network name."))
@@ -261,13 +311,14 @@ class ProcessKeys(Block):
 
 
 class Process(ProcessKeys):
-    schedule = Str(CRON, SCHEDULE_HINT, allow_none=True)
-    timeout = Duration(allow_none=True)
+    schedule = Cron(SCHEDULE_HINT, "@deploy", allow_none=True)
+    timezone = Zone()
+    timeout = Duration(above_zero=True, allow_none=True)
 
 
 class AppBackup(Block):
     command = Command(required=True)
-    schedule = Str(CRON, "Not a valid schedule.")
+    schedule = Cron("Not a valid schedule; write five fields, or @hourly, @daily, @weekly, @monthly.")
 
 
 def _build(value: Any) -> Any:
@@ -391,7 +442,7 @@ class Database(Block):
     username = Str(allow_none=True)
     password = Str(allow_none=True)
     name = Str(required=True)
-    migrate_on_deploy = Bool()
+    migrate_on_deploy = Migration()
 
 
 class Backup(Block):
@@ -401,14 +452,16 @@ class Backup(Block):
         bucket = Str(allow_none=True)
 
     enabled = Bool()
-    frequency = Str(rf"hourly|daily|weekly|monthly|{CRON}", "Not a valid frequency; write daily, weekly or a schedule.")
+    frequency = Cron(
+        "Not a valid frequency; write daily, weekly or a schedule.", "hourly", "daily", "weekly", "monthly"
+    )
     retention_days = Int(1)
     storage = Of(Storage)
 
 
 class Webhook(Block):
-    on_success = ListOf(Command())
-    on_failure = ListOf(Command())
+    on_success = ListOf(Hook())
+    on_failure = ListOf(Hook())
 
 
 class Overlay(Field):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -11,6 +11,7 @@ from marshmallow import ValidationError
 
 from ..errors import ConfigurationError, Problem
 from . import model, schema
+from .database import with_database
 from .environments import Document, Path
 from .redirects import compile_redirects
 from .unbuilt import unbuilt_warnings
@@ -42,17 +43,27 @@ def settings_of(
     """``env_files``: what the `env_file` at each path held. ``ConfigurationError`` with everything that is wrong."""
     problems: list[Problem] = []
     try:
-        data = SCHEMAS[role].load(document.tree)
+        tree = document.tree if role == "server" else _without_server_keys(document, problems)
+        data = SCHEMAS[role].load(tree)
     except ValidationError as error:
-        problems = [_located(document, path, words) for path, words in _flat(error.messages)]
+        problems += [_located(document, path, words) for path, words in _flat(error.messages)]
         data = error.valid_data if isinstance(error.valid_data, dict) else {}
     problems += [document.problem(path, words) for path, words in _rules(data, document.tree)]
     if problems:
         raise ConfigurationError(source, problems)
-    settings = _settings(data, environment, folder_name, env_files)
+    settings = _settings(data, environment, folder_name, env_files, document.templates)
     told = [*warnings, *unbuilt_warnings(document)]
     lines = ConfigurationError(source, told).lines()
     return Loaded(settings, document.tree, tuple(lines))
+
+
+SERVER_KEYS = frozenset(SCHEMAS["server"].load_fields) - frozenset(SCHEMAS["project"].load_fields)
+
+
+def _without_server_keys(document: Document, problems: list[Problem]) -> dict[str, Any]:
+    words = "Only the server's own file may have this key."
+    problems += [document.problem((key,), words, at_key=True) for key in document.tree if key in SERVER_KEYS]
+    return {key: value for key, value in document.tree.items() if key not in SERVER_KEYS}
 
 
 def _located(document: Document, path: Path, words: str) -> Problem:
@@ -115,6 +126,7 @@ def _app_rules(app: dict[str, Any]) -> list[tuple[Path, str]]:
         check = own.get("healthcheck") or {}
         if check.get("tcp") and check.get("command"):
             wrong.append(((*at, "healthcheck"), "Give `tcp` or `command`, not both."))
+        wrong += [((*at, *path), words) for path, words in _schedule_rules(name, process or {}, app)]
         scale = own.get("scale") or {}
         if scale and scale.get("min", 1) > scale.get("max", 5):
             wrong.append(((*at, "scale", "min"), "Must not be greater than `max`."))
@@ -136,6 +148,18 @@ def _app_rules(app: dict[str, Any]) -> list[tuple[Path, str]]:
     for index, path in enumerate((app.get("mirror") or {}).get("sync") or []):
         if path.rstrip("/") in targets:
             wrong.append((("mirror", "sync", index), f"`{path}` is shared through `volumes`: it cannot be synced too."))
+    return wrong
+
+
+def _schedule_rules(name: str, process: dict[str, Any], app: dict[str, Any]) -> list[tuple[Path, str]]:
+    if not process.get("schedule"):
+        return [(("timezone",), "Give `schedule` too: it is for jobs.")] if process.get("timezone") else []
+    wrong: list[tuple[Path, str]] = []
+    if name == "web" and app.get("domains"):
+        wrong.append((("schedule",), "The process `web` has the visitors of `domains`: it cannot be a job."))
+    for key in ("replicas", "scale"):
+        if process.get(key) not in (None, 1, {}):
+            wrong.append(((key,), "A job runs once at a time: this is for processes without `schedule`."))
     return wrong
 
 
@@ -179,7 +203,11 @@ def _given(value: Any) -> Any:
 
 
 def _settings(
-    data: dict[str, Any], environment: str, folder_name: str, env_files: Mapping[Path, Mapping[str, str]]
+    data: dict[str, Any],
+    environment: str,
+    folder_name: str,
+    env_files: Mapping[Path, Mapping[str, str]],
+    templates: Collection[Path],
 ) -> model.Settings:
     monitoring = dict(data.get("monitoring") or {})
     archive = ((data.get("logs") or {}).get("archive") or {}).get("s3")
@@ -193,11 +221,19 @@ def _settings(
             "s3": place if place.get("bucket") else None,
         }
     apps = {
-        name: _app(name, app or {}, {p[2:]: v for p, v in env_files.items() if p[:2] == ("apps", name)})
+        name: _app(
+            name,
+            app or {},
+            {p[2:]: v for p, v in env_files.items() if p[:2] == ("apps", name)},
+            {p[2:] for p in templates if p[:2] == ("apps", name)},
+        )
         for name, app in (data.get("apps") or {}).items()
     }
     project = data.get("project") or folder_name
     apps = {name: msgspec.structs.replace(app, project=project) for name, app in apps.items()}
+    database = _struct(model.Database, data["database"]) if data.get("database") else None
+    if database is not None:
+        apps = with_database(apps, database)
     return model.Settings(
         project=project,
         environment=environment,
@@ -215,7 +251,7 @@ def _settings(
         monitoring=_struct(model.Monitoring, monitoring),
         usage=_struct(model.Usage, data.get("usage")),
         ssl=_struct(model.Ssl, data.get("ssl")),
-        database=_struct(model.Database, data["database"]) if data.get("database") else None,
+        database=database,
         backup=_struct(model.Backup, backup),
         webhook=_struct(model.Webhook, data.get("webhook")),
     )
@@ -224,17 +260,20 @@ def _settings(
 _OWN = frozenset(schema.ProcessKeys().load_fields)
 
 
-def _app(name: str, data: dict[str, Any], env_files: Mapping[Path, Mapping[str, str]]) -> model.App:
+def _app(
+    name: str, data: dict[str, Any], env_files: Mapping[Path, Mapping[str, str]], templates: Collection[Path]
+) -> model.App:
     inherited = {key: value for key, value in data.items() if key in _OWN and value is not None}
     # these say how the app meets its visitors, so they are the web process's alone
     visitors = {key: inherited.pop(key) for key in ("healthcheck", "replicas", "scale", "port") if key in inherited}
-    base_env = {**env_files.get(("env_file",), {}), **(data.get("env") or {})}
+    base_env = [(env_files.get(("env_file",), {}), None), (data.get("env") or {}, ("env",))]
     processes = {}
     for process, own in (data.get("processes") or {"web": {}}).items():
         own = {key: value for key, value in (own or {}).items() if value is not None}
         merged = {**inherited, **(visitors if process == "web" else {}), **own}
-        file_env = env_files.get(("processes", process, "env_file"), {})
-        merged["env"] = {**base_env, **file_env, **(own.get("env") or {})}
+        at: Path = ("processes", process)
+        own_env = [(env_files.get((*at, "env_file"), {}), None), (own.get("env") or {}, (*at, "env"))]
+        merged["env"], merged["templates"] = _variables([*base_env, *own_env], templates)
         processes[process] = _process(process, merged, given_check="healthcheck" in merged)
     stateful = bool(data.get("volumes")) and not data.get("domains")
     deploy = dict(data.get("deploy") or {})
@@ -258,6 +297,20 @@ def _app(name: str, data: dict[str, Any], env_files: Mapping[Path, Mapping[str, 
         if data.get("backup")
         else None,
     )
+
+
+def _variables(
+    layers: Iterable[tuple[Mapping[str, str], Path | None]], templates: Collection[Path]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Variables and templates, later layers first. With each layer goes the place that ``templates`` knows it by."""
+    env: dict[str, str] = {}
+    filled_in: dict[str, str] = {}
+    for values, at in layers:
+        for name, value in values.items():
+            is_template = at is not None and (*at, name) in templates
+            (env if is_template else filled_in).pop(name, None)
+            (filled_in if is_template else env)[name] = value
+    return env, filled_in
 
 
 def _process(name: str, data: dict[str, Any], *, given_check: bool) -> model.Process:

@@ -15,15 +15,12 @@ UNBUILT: dict[str, str] = {
     "apps.*.secrets": "the secret store",
     "apps.*.scale": "autoscaling",
     "apps.*.mirror": "failover to a mirror",
-    "apps.*.sticky": "cookie affinity",
     "apps.*.backup": "backups",
     "apps.*.deploy.keep": "old images",
     "apps.*.deploy.skew": "skew protection",
     "apps.*.deploy.canary": "canaries",
     "apps.*.processes.*.secrets": "the secret store",
     "apps.*.processes.*.scale": "autoscaling",
-    "apps.*.processes.*.schedule": "schedules",
-    "apps.*.processes.*.timeout": "schedules",
     "edge.https": "HTTPS",
     "logs.retain": "the log store",
     "logs.archive": "the log archive",
@@ -33,9 +30,7 @@ UNBUILT: dict[str, str] = {
     "monitoring.alert": "alerts",
     "usage": "usage figures",
     "ssl": "HTTPS",
-    "database": "DATABASE_URL",
     "backup": "backups",
-    "webhook": "webhooks",
 }
 
 

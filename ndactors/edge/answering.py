@@ -74,7 +74,7 @@ class Answering(Connection):
             self._begin_answer(reply, body)
             return
         backend.bad = 0
-        data = b"".join((reply.head, exchange.id, END_OF_HEAD, body))
+        data = b"".join((reply.head, exchange.id, exchange.cookie, END_OF_HEAD, body))
         self._step = HEAD
         self._exchange = self._upstream = upstream.user = None
         now = exchange.first_byte
@@ -181,7 +181,7 @@ class Answering(Connection):
                 backend.answered_badly(exchange.first_byte)
             else:
                 backend.bad = 0
-        parts = [reply.head, exchange.id, b"\r\n"]
+        parts = [reply.head, exchange.id, exchange.cookie, b"\r\n"]
         if body >= http1.CHUNKED:
             if request.http11:
                 parts.append(b"Transfer-Encoding: chunked\r\n")
@@ -283,10 +283,13 @@ class Answering(Connection):
         assert upstream is not None
         exchange.reply = reply
         self._go(TUNNEL)
+        if exchange.backend is not None:
+            exchange.backend.tunnels += 1
         self.touched()
         self.bulk = upstream.bulk = True
         upgrade = reply.response.upgrade or exchange.plan.request.upgrade
-        parts = (reply.head, exchange.id, b"\r\nConnection: Upgrade\r\nUpgrade: ", upgrade, END_OF_HEAD, rest)
+        switch = b"\r\nConnection: Upgrade\r\nUpgrade: "
+        parts = (reply.head, exchange.id, exchange.cookie, switch, upgrade, END_OF_HEAD, rest)
         data = b"".join(parts)
         exchange.bytes_out += len(data)
         self.send(data)

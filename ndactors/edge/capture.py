@@ -61,6 +61,7 @@ class Recorder:
         self._sequence = 0
         self._sent = 0
         self._sent_at = 0.0
+        self._announced = 0
         self.dropped = 0
 
     # -- making them -------------------------------------------------------------------------------
@@ -114,6 +115,7 @@ class Recorder:
                     x.attempts - 1 if x.attempts > 1 else 0,
                     x.error,
                     b"".join(x.body) if x.body else b"",
+                    x.held,
                 )
             )
             self._size_of_batch += x.body_size
@@ -160,13 +162,19 @@ class Recorder:
                 worker=self._worker,
                 sequence=waiting.sequence,
                 previous=self._ring[index - 1].sequence if index else 0,
+                newest=self._sequence,
                 count=waiting.count,
                 batch=waiting.batch,
             )
             if not self._send(encode(records)):
                 return
-            self._sent = waiting.sequence
+            self._sent, self._announced = waiting.sequence, self._sequence
             self._sent_at = now
+        if self._sequence > self._sent and self._sequence != self._announced:
+            # there is more than may be on its way at once; who counts records must know of it
+            told = RequestRecords(worker=self._worker, sequence=0, newest=self._sequence, count=0, batch=b"")
+            if self._send(encode(told)):
+                self._announced = self._sequence
 
     def again(self, now: float) -> None:
         """Whoever had them before may not: send all that is here anew."""

@@ -22,6 +22,7 @@ from .connection import (
 )
 from .exchange import LAST_CHUNK, Exchange, chunk
 from .plan import Plan
+from .services import ServiceState
 from .stream import HIGH_WATER, Data
 from .suspicion import CONNECT_PATIENCE_SECONDS
 from .upstream import BackendState, Upstream
@@ -209,15 +210,17 @@ class Client(Asking, Answering):
         service = exchange.service
         backends = service.backends
         now = worker.now()
-        if len(backends) == 1 and not exchange.tried:
+        backend: BackendState | None
+        if service.steering is not None:
+            backend = service.steer(exchange, now)
+        elif len(backends) == 1 and not exchange.tried:
             backend = backends[0]
         else:
             service.turn += 1
-            chosen = choose(backends, service.turn, now, exchange.tried)
-            if chosen is None:
-                self._hold(now)
-                return
-            backend = chosen
+            backend = choose(backends, service.turn, now, exchange.tried)
+        if backend is None:
+            self._hold(now)
+            return
         backend.in_flight += 1
         if exchange.request_done:
             backend.waiting[self] = now
@@ -265,9 +268,7 @@ class Client(Asking, Answering):
             return
         exchange.tried = frozenset()
         exchange.retry_at = now + RETRY_SECONDS if service.backends else exchange.hold_until
-        if self._step != HOLDING:
-            self._go(HOLDING)
-        service.held.append(self)
+        self._wait_in(service, now)
 
     def _wait_for_descriptors(self, error: OSError, now: float) -> None:
         """None is left for a connection to the container: some come free as others end."""
@@ -279,12 +280,18 @@ class Client(Asking, Answering):
         if not exchange.hold_until:
             exchange.hold_until = now + DESCRIPTOR_SECONDS
         exchange.retry_at = now + RETRY_SECONDS
+        self._wait_in(exchange.service, now)
+
+    def _wait_in(self, service: ServiceState, now: float) -> None:
         if self._step != HOLDING:
             self._go(HOLDING)
-        exchange.service.held.append(self)
+        if self._exchange is not None:
+            self._exchange.hold(now)
+        service.held.append(self)
 
     def release(self) -> None:
-        if self._step == HOLDING:
+        if self._step == HOLDING and self._exchange is not None:
+            self._exchange.hold_no_longer(self.worker.now())
             self._dispatch()
 
     def upstream_connected(self, upstream: Upstream) -> None:
@@ -351,8 +358,9 @@ class Client(Asking, Answering):
         if exchange is None or upstream is None or self._step != WAITING or exchange.answer_begun:
             return
         now = self.worker.now()
-        others = [b for b in exchange.service.backends if b is not backend and b.avoid_until != math.inf]
-        if not exchange.request_done or not exchange.may_repeat(sent=upstream.sent_bytes > 0) or not others:
+        if not exchange.request_done or not exchange.may_repeat(sent=upstream.sent_bytes > 0):
+            return
+        if all(other.avoid_until == math.inf for other in exchange.service.others(exchange, backend)):
             return
         if not exchange.service.budget.take():
             return
@@ -385,12 +393,14 @@ class Client(Asking, Answering):
                 self._try_elsewhere(upstream, "connect_failed")
             else:
                 self._fail("upstream_timeout")
-        elif upstream.connecting and now - exchange.sent > CONNECT_PATIENCE_SECONDS:
-            others = [b for b in exchange.service.backends if b is not upstream.backend and b not in exchange.tried]
-            if any(b.avoid_until <= now for b in others):
-                self._drop_upstream()
-                upstream.backend.failed(now)
-                self._try_elsewhere(upstream, "connect_failed")
+        elif (
+            upstream.connecting
+            and now - exchange.sent > CONNECT_PATIENCE_SECONDS
+            and any(other.avoid_until <= now for other in exchange.service.others(exchange, upstream.backend))
+        ):
+            self._drop_upstream()
+            upstream.backend.failed(now)
+            self._try_elsewhere(upstream, "connect_failed")
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -448,4 +458,5 @@ class Client(Asking, Answering):
             self._fail(exchange.last_error or "no_backend")
         elif now >= exchange.retry_at:
             self._leave_queue(exchange.service)
+            exchange.hold_no_longer(now)
             self._dispatch()

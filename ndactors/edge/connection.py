@@ -145,6 +145,7 @@ class Connection(Stream):
         exchange.status = status
         exchange.error = error
         exchange.ended = self.worker.now()
+        exchange.hold_no_longer(exchange.ended)
         self.worker.done.append(exchange)
 
     def _fail(self, code: str, words: str = "", fields: bytes = b"") -> None:
@@ -183,6 +184,8 @@ class Connection(Stream):
         exchange = self._exchange
         if exchange is not None and exchange.backend is not None:
             exchange.backend.in_flight -= 1
+            if self._step == TUNNEL:
+                exchange.backend.tunnels -= 1
             exchange.backend.waiting.pop(self, None)
             exchange.backend = None
 
@@ -227,7 +230,14 @@ class Connection(Stream):
         self._step = GONE
         self.close()
 
-    on_fault = abort
+    def cut_off(self, error: str) -> None:
+        """``abort``, and it is not the client that left. A tunnel has no end of its own that it could miss."""
+        if self._exchange is not None and self._step != TUNNEL:
+            self._exchange.error = self._exchange.error or error
+        self.abort()
+
+    def on_fault(self) -> None:
+        self.cut_off("edge_fault")
 
 
 def forwarded_fields(address: str, country: str) -> bytes:

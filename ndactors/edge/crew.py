@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..messages.base import Message
-from ..messages.edge import RequestRecords, WorkerReport
+from ..messages.edge import RequestRecords, WorkerReport, WorkerState
 from . import shared
 from .listen import Listener
 from .peers import Peer, Peers
@@ -141,8 +141,13 @@ class Crew:
         """What all of them counted, the dead ones included."""
         total.add(self.buried)
         for slot in self._slots:
-            if slot.report is not None and slot.process is not None:
+            if slot.process is None:
+                continue
+            if slot.report is not None:
                 total.add_worker(slot.report)
+            else:
+                # it may serve by a snapshot already that is not the newest
+                total.workers.append(WorkerState(pid=slot.process.pid, index=slot.index))
         total.restarts += self.restarts
 
     # -- ending ------------------------------------------------------------------------------------

@@ -41,11 +41,17 @@ class Exchange:
     container = ""
     """Which container had it last."""
     tried: frozenset[BackendState] = NOBODY
+    canary: bool | None = None
+    """Whether it is of the canary's share; None: not decided."""
+    cookie = b""
+    """What its answer gets besides the usual fields: a line end and one field, or nothing."""
     attempts = 0
     resets = 0
     last_error = ""
     deadline = 0.0
     hold_until = 0.0
+    held_since = 0.0
+    held = 0.0
     retry_at = 0.0
     # the answer
     reply: Reply | None = None
@@ -91,6 +97,15 @@ class Exchange:
     def whole(self) -> bool:
         """Everything that went upstream could be sent again."""
         return self.replay is not None or not self.replay_size
+
+    def hold(self, now: float) -> None:
+        """It waits for a container."""
+        self.held_since = self.held_since or now
+
+    def hold_no_longer(self, now: float) -> None:
+        if self.held_since:
+            self.held += now - self.held_since
+            self.held_since = 0.0
 
     def keep_for_record(self, data: http1.Data, limit: int) -> None:
         if self.body_size < limit:

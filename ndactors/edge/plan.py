@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from . import http1
 
 if TYPE_CHECKING:
+    from ..core.routing import Match
+    from ..core.steering import Ties
     from .gate import Gate
     from .services import ServiceState
 
@@ -31,19 +33,25 @@ class Plan:
         "gate",
         "head",
         "idempotent",
+        "match",
         "method",
         "place",
         "request",
         "service",
         "size",
         "tail",
+        "ties",
         "trace",
     )
 
-    def __init__(self, request: http1.Request, size: int, service: ServiceState | None, prefix: bytes) -> None:
+    def __init__(self, request: http1.Request, size: int, match: Match[ServiceState] | None) -> None:
+        service, prefix = (match.target, match.prefix) if match is not None else (None, b"")
         self.request = request
         self.size = size
+        self.match = match
         self.service = service
+        self.ties: Ties | None = None
+        """What its cookie says; read by the first who must know."""
         self.method = METHODS.get(request.method, "OTHER")
         self.idempotent = request.method in http1.IDEMPOTENT
         self.head = upstream_head(request, prefix)

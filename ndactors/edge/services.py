@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from ..core.balancing import Group, Share, choose_in_order
 from ..core.model import EdgeLimits
 from ..core.retrying import RetryBudget
 from ..core.routing import RoutingTable, normal_host
+from ..core.steering import Steering, Ties
 from ..messages.edge import Histogram, RoutingSnapshot, Service, ServiceTotals
 from . import http1
 from .gate import Gate, RateLimits, response_fields
@@ -19,6 +24,7 @@ from .upstream import BackendState
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .exchange import Exchange
 
 FORGET_SECONDS = 10.0
 """How often what is known of first-byte times is halved."""
@@ -45,7 +51,9 @@ class ServiceState:
         "retries",
         "seen",
         "settings",
+        "share",
         "slow",
+        "steering",
         "suspected",
         "throttled",
         "turn",
@@ -56,6 +64,9 @@ class ServiceState:
         self.name = name
         self.backends: list[BackendState] = []
         self.turn = 0
+        self.steering: Steering[BackendState] | None = None
+        """None while every container may take every request."""
+        self.share = Share()
         self.held: deque[Connection] = deque()
         self.codes: dict[tuple[str, int], int] = {}
         self.durations: dict[int, list[float]] = {}
@@ -80,6 +91,47 @@ class ServiceState:
         self.response_fields = response_fields(settings)
         self.gate = Gate.of(settings)
         self.limits = RateLimits.of(self.name, settings)
+
+    def end(self) -> list[BackendState]:
+        """It is no longer in the snapshot: nobody gets its requests any more. The containers that it had."""
+        left = _replace(self, replace(self.settings, backends=()))
+        self.settings = replace(self.settings, backends=(), hold_seconds=0.0)
+        return left
+
+    # -- where the containers are not all the same for a request -----------------------------------
+
+    def steer(self, exchange: Exchange, now: float) -> BackendState | None:
+        """The container that a request gets, and the cookie that its client is to have from now on."""
+        steering = self.steering
+        assert steering is not None
+        ties, groups = self._order(exchange)
+        backend = choose_in_order(groups, now, exchange.tried)
+        if backend is not None:
+            renewed = steering.renewed(ties, backend)
+            match = exchange.plan.match
+            path = match.path if match is not None else b"/"
+            exchange.cookie = b"\r\n" + steering.set_cookie(renewed, path) if renewed is not None else b""
+        return backend
+
+    def others(self, exchange: Exchange, backend: BackendState) -> list[BackendState]:
+        """Where it may go instead."""
+        if self.steering is None:
+            candidates: Iterable[BackendState] = self.backends
+        else:
+            candidates = chain.from_iterable(group.members for group in self._order(exchange)[1])
+        return [other for other in candidates if other is not backend and other not in exchange.tried]
+
+    def _order(self, exchange: Exchange) -> tuple[Ties, tuple[Group[BackendState], ...]]:
+        steering, plan = self.steering, exchange.plan
+        assert steering is not None
+        ties = plan.ties
+        if ties is None:
+            request = plan.request
+            ties = plan.ties = steering.read(request.fields, request.method, request.accept)
+        groups, exchange.canary = steering.order(ties, self.share, exchange.canary)
+        return ties, groups
+
+    # -- counting ----------------------------------------------------------------------------------
 
     def count_retry(self, reason: str) -> None:
         self.retries[reason] = self.retries.get(reason, 0) + 1
@@ -112,6 +164,7 @@ class ServiceState:
             suspected=self.suspected,
             in_flight={b.id: b.in_flight for b in self.backends if b.in_flight},
             held=len(self.held),
+            tunnels={b.id: b.tunnels for b in self.backends if b.tunnels},
         )
 
 
@@ -130,6 +183,7 @@ class Knowledge:
         # containers that left may have requests in flight, which count until they end
         self.leaving: list[tuple[str, BackendState]] = []
         self.left: list[BackendState] = []
+        self.ended: list[ServiceState] = []
         if before is not None:
             self.leaving = [(name, backend) for name, backend in before.leaving if backend.in_flight]
         for name, settings in snapshot.services.items():
@@ -141,9 +195,8 @@ class Knowledge:
             self._leave(name, _replace(state, settings))
             self.services[name] = state
         for name in known.keys() - self.services.keys():
-            for backend in known[name].backends:
-                backend.remove()
-            self._leave(name, known[name].backends)
+            self.ended.append(known[name])
+            self._leave(name, known[name].end())
         self.table: RoutingTable[ServiceState] = RoutingTable(
             (route.host, route.path, route.strip_path, self.services[route.service])
             for route in snapshot.routes
@@ -163,10 +216,7 @@ class Knowledge:
         """What a whole request head means. ``Refused`` if it is none."""
         request = http1.parse_request(head)
         match = self.table.find(normal_host(request.host), request.path)
-        if match is None:
-            plan = Plan(request, len(head), None, b"")
-        else:
-            plan = Plan(request, len(head), match.target, match.prefix)
+        plan = Plan(request, len(head), match)
         self.plans.keep(head, plan)
         return plan
 
@@ -190,8 +240,14 @@ class Knowledge:
         self.leaving = [(name, backend) for name, backend in self.leaving if backend.in_flight]
         totals = {name: service.totals() for name, service in self.services.items()}
         for name, backend in self.leaving:
-            if backend.in_flight and name in totals:
-                totals[name].in_flight[backend.id] = backend.in_flight
+            total = totals.get(name)
+            if total is None:
+                # its service is gone too, but whoever waits for it to be idle must see that it is not
+                settings = backend.service.settings if backend.service is not None else Service(app=name)
+                total = totals[name] = ServiceTotals(app=settings.app, process=settings.process)
+            for gauge, number in ((total.in_flight, backend.in_flight), (total.tunnels, backend.tunnels)):
+                if number:
+                    gauge[backend.id] = gauge.get(backend.id, 0) + number
         return totals
 
 
@@ -201,8 +257,23 @@ def _replace(state: ServiceState, settings: Service) -> list[BackendState]:
     kept: list[BackendState] = []
     for wanted in settings.backends:
         key = (wanted.id, wanted.address, wanted.port)
-        kept.append(known.pop(key) if key in known else BackendState(*key, state))
+        backend = known.pop(key) if key in known else BackendState(*key, state)
+        backend.revision, backend.role = wanted.revision, wanted.role
+        kept.append(backend)
     state.backends = kept
+    state.steering = _steering(settings, kept)
     for backend in known.values():
         backend.remove()
     return list(known.values())
+
+
+def _steering(settings: Service, backends: list[BackendState]) -> Steering[BackendState] | None:
+    if not (settings.sticky or settings.skew or any(backend.role for backend in backends)):
+        return None
+    return Steering(
+        settings.app,
+        backends,
+        sticky=settings.sticky,
+        skew=settings.skew,
+        canary_percent=settings.canary_percent,
+    )

@@ -49,7 +49,7 @@ class Probe:
         self._upstream.user = None
         self._upstream.close()
 
-    def abort(self) -> None:
+    def on_fault(self) -> None:
         self.end(SILENT)
 
     def upstream_connected(self, upstream: Upstream) -> None: ...
@@ -89,6 +89,13 @@ class Suspicion:
             if backend.waiting and backend.standing == TRUSTED:
                 self._late(backend, now)
 
+    def leave_those_gone(self) -> None:
+        """Nobody waits for a container that left: it is not asked any more, and once a report says that nothing of it is
+        in flight, nothing is."""
+        for backend in [b for b in self._probes if b.removed and not b.waiting]:
+            self._probes.pop(backend).end(SILENT)
+            backend.standing = TRUSTED
+
     def _late(self, backend: BackendState, now: float) -> None:
         oldest, since = next(iter(backend.waiting.items()))
         if backend.excused is not None and backend.excused is not oldest:
@@ -123,7 +130,8 @@ class Suspicion:
             return
         if after == SUSPECT:
             backend.avoid_until = math.inf
-            self._worker.count_suspect(backend)
+            if before != SUSPECT:
+                self._worker.count_suspect(backend)
             for client in list(backend.waiting):
                 client.leave_suspect(backend)
             if not backend.waiting and backend.removed:

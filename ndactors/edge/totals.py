@@ -61,7 +61,7 @@ def added(
     total = dict(left)
     for name, more in right.items():
         if not gauges:
-            more = replace(more, in_flight={}, held=0)
+            more = replace(more, in_flight={}, held=0, tunnels={})
         known = total.get(name)
         total[name] = more if known is None else _sum(known, more)
     return total
@@ -83,6 +83,7 @@ def _sum(a: ServiceTotals, b: ServiceTotals) -> ServiceTotals:
         suspected=a.suspected + b.suspected,
         in_flight=_counts(a.in_flight, b.in_flight),
         held=a.held + b.held,
+        tunnels=_counts(a.tunnels, b.tunnels),
     )
 
 

@@ -6,6 +6,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..core.steering import mark
 from ..core.suspecting import TRUSTED
 from .stream import CLOSED, CONNECTING, Data, Stream
 
@@ -54,10 +55,14 @@ class BackendState:
         "id",
         "idle",
         "in_flight",
+        "mark",
         "port",
         "removed",
+        "revision",
+        "role",
         "service",
         "standing",
+        "tunnels",
         "waiting",
     )
 
@@ -66,7 +71,12 @@ class BackendState:
         self.address = address
         self.port = port
         self.service = service
+        self.mark = mark(id)
+        self.revision = 0
+        self.role = ""
         self.in_flight = 0
+        self.tunnels = 0
+        """Of those in flight, how many are tunnels."""
         self.waiting: dict[Connection, float] = {}
         """Clients without a byte of their answer, by when the request was sent: the oldest first."""
         self.avoid_until = 0.0
@@ -181,9 +191,9 @@ class Upstream(Stream):
     def on_fault(self) -> None:
         user, self.user = self.user, None
         self.close()
-        abort: Any = getattr(user, "abort", None)
-        if abort is not None:
-            abort()
+        on_fault: Any = getattr(user, "on_fault", None)
+        if on_fault is not None:
+            on_fault()
 
     def close(self) -> None:
         if self in self.backend.idle:

@@ -84,7 +84,7 @@ class Worker:
         self.clients: set[Client] = set()
         self.done: list[Exchange] = []
         self.buffer = memoryview(bytearray(BULK_BYTES))
-        self.unread = Plan(http1.NOTHING, 0, None, b"")
+        self.unread = Plan(http1.NOTHING, 0, None)
         """What stands for a request that could not be read."""
         self.stopping = False
         self.finished: Callable[[], None] = lambda: None
@@ -383,8 +383,8 @@ class Worker:
         for backend in [*self.knowledge.left, *(backend for _, backend in before)]:
             for client in list(backend.waiting):
                 self._for_one(client, client.backend_left)
-        for service in self.knowledge.services.values():
-            if service.backends and service.held:
+        for service in [*self.knowledge.services.values(), *self.knowledge.ended]:
+            if service.held and (service.backends or not service.settings.hold_seconds):
                 held = list(service.held)
                 service.held.clear()
                 for client in held:
@@ -395,6 +395,7 @@ class Worker:
 
     def _report(self) -> None:
         self._send_what_is_settled(self.now())
+        self.suspicion.leave_those_gone()
         self._reported = self.now()
         self.shared.count(len(self.clients))
         if self._link is None:
@@ -457,7 +458,7 @@ class Worker:
     def _end(self, now: float) -> None:
         """Nobody is left, or the time is over: once the last records are stored, or nobody takes them, it is done."""
         for client in list(self.clients):
-            client.abort()
+            client.cut_off("shutting_down")
         if not self._empty_since:
             self._empty_since = now
             self._report()

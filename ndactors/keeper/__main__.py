@@ -16,6 +16,7 @@ from collections import deque
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from app import App
+from terminal import Terminals
 from verbs import Refusal, Verbs
 
 MAX_REQUEST = 4 * 1024 * 1024
@@ -32,9 +33,11 @@ class Peer:
         self.incoming = b""
         self.outgoing = bytearray()
         self.watches = False
+        self.gone = None
+        """Called when it has gone."""
 
 
-class Keeper(Verbs):
+class Keeper(Verbs, Terminals):
     def __init__(self, folder: str) -> None:
         self.folder = os.path.join(folder, "keeper")
         self.apps_folder = os.path.join(self.folder, "apps")
@@ -275,6 +278,7 @@ class Keeper(Verbs):
                 "kill": self._do_kill,
                 "remove": self._do_remove,
                 "exec": self._do_exec,
+                "terminal": self._do_terminal,
                 "output": self._do_output,
                 "watch": self._do_watch,
                 "shutdown": self._do_shutdown,
@@ -326,6 +330,9 @@ class Keeper(Verbs):
         except (KeyError, ValueError):
             return
         peer.sock.close()
+        gone, peer.gone = peer.gone, None
+        if gone is not None:
+            gone()
 
 
 def note(words: str) -> None:

@@ -5,8 +5,10 @@ gets no SIGPIPE; what it prints waits in the FIFO, and the next keeper reads on.
 ends too before there is a next keeper: the kernel drops a FIFO's content with its last descriptor."""
 
 import fcntl
+import grp
 import json
 import os
+import pwd
 import secrets
 import signal
 import subprocess
@@ -51,6 +53,23 @@ def write_atomically(path: str, value) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def undisturbed() -> None:
+    """In a child: what the keeper ignores is not ignored by what it starts."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def become(ids) -> None:
+    """In a child, when everything that takes root is done. ``ids`` None: it stays who it is."""
+    undisturbed()
+    if ids is not None:
+        uid, gid = ids
+        os.setgroups([])
+        if gid is not None:
+            os.setgid(gid)
+        os.setuid(uid)
 
 
 class App:
@@ -126,7 +145,7 @@ class App:
                 argv if not isinstance(command, str) else command.split()
             )
         self.group = Group(self.id[:16], limits["cpus"], limits["memory"], limits["pids"])
-        streams = {}
+        ids, streams = self.ids(), {}
         try:
             for stream in ("stdout", "stderr"):
                 # opened for reading too: the app is its own reader, so our death is no broken pipe to it
@@ -144,8 +163,7 @@ class App:
                 env=self.environment(port),
                 start_new_session=True,
                 close_fds=True,
-                preexec_fn=self.group.enter,
-                **self._user(),
+                preexec_fn=lambda: (self.group.enter(), become(ids)),
             )
         except subprocess.SubprocessError as error:
             raise OSError(0, f"its limits cannot be set: {error}") from error
@@ -173,6 +191,19 @@ class App:
         kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         return {**kept, "PORT": str(port), **self.spec["env"], MARK: self.id}
 
+    def ids(self):
+        """Its user and group as numbers, None if it runs as we do; the group is None if it stays. ``OSError`` in plain
+        words if there is none of that name."""
+        try:
+            given = self._user()
+            if not given:
+                return None
+            user, group = given["user"], given.get("group")
+            uid = user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+            return uid, group if group is None or isinstance(group, int) else grp.getgrnam(group).gr_gid
+        except KeyError as error:
+            raise OSError(0, f"there is no such user or group: {self.spec['user']}") from error
+
     def _user(self) -> dict:
         name = self.spec.get("user")
         if not name or os.geteuid() != 0:
@@ -182,8 +213,6 @@ class App:
         if group:
             given["group"] = int(group) if group.isdigit() else group
         elif not user.isdigit():
-            import pwd
-
             given["group"] = pwd.getpwnam(user).pw_gid
         return given
 

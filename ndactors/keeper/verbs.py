@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from app import App
+from app import App, undisturbed
 
 EXEC_BYTES = 64 * 1024
 
@@ -132,6 +132,7 @@ class Verbs:
                 cwd=app.spec.get("workdir") or None,
                 env=app.environment(app.state["port"]),
                 start_new_session=True,
+                preexec_fn=undisturbed,
                 **app._user(),
             )
         except OSError as error:

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
-from msgspec import Raw
+from typing import Any
 
+from msgspec import Raw
+from msgspec.structs import replace
+
+from .. import errors
 from ..core.model import User
+from ..errors import ConfigurationError, MissingBlobs, NextDeployError, Problem
 from ..runtime.tree import GetTree, RestartActor
+from .access import CreatedToken, CreateToken, GetTokens, RevokeToken, TokenIdentity, TokenView, VerifyToken
 from .base import Message, Value
+from .config import (
+    ConfigHistory,
+    ConfigView,
+    ConfigWritten,
+    GetConfig,
+    GetConfigHistory,
+    PutConfig,
+    RollbackConfig,
+)
+from .operations import (
+    BeginOperation,
+    CancelOperation,
+    GetOperation,
+    GetOperations,
+    GetRevisions,
+    Operation,
+    OperationPage,
+    RevisionPage,
+)
+from .projects import AppPlan, DeployProject, GetPlan, PlanProject, ProjectAccepted, ProjectPlan, RemoveApp
 from .queries import (
     REPLIES,
     GetApps,
@@ -19,6 +45,8 @@ from .queries import (
     SetMaintenance,
 )
 from .records import GetRequests, RequestPage
+from .secrets import ChangeSecrets, EnvView, GetEnv, GetSecretNames, RotateSecrets
+from .sources import GetSource, SourceView
 
 
 class WebSettings(Value, frozen=True, kw_only=True):
@@ -29,6 +57,8 @@ class WebSettings(Value, frozen=True, kw_only=True):
     metrics_open: bool
     project: str
     environment: str
+    allowed_origins: tuple[str, ...] = ()
+    """Other sites whose pages may open WebSockets."""
 
 
 class GetWebSettings(Message, frozen=True, kw_only=True):
@@ -38,20 +68,70 @@ class GetWebSettings(Message, frozen=True, kw_only=True):
 Askable = (
     GetTree
     | RestartActor
+    | BeginOperation
+    | CancelOperation
+    | ChangeSecrets
+    | CreateToken
+    | DeployProject
     | GetApps
+    | GetConfig
+    | GetConfigHistory
     | GetDaemon
     | GetEdge
     | GetEngine
+    | GetEnv
     | GetEvents
     | GetHost
+    | GetOperation
+    | GetOperations
+    | GetPlan
     | GetReadiness
     | GetRequests
+    | GetRevisions
+    | GetSecretNames
+    | GetSource
+    | GetTokens
     | GetWebSettings
+    | PlanProject
+    | PutConfig
+    | RemoveApp
+    | RevokeToken
+    | RollbackConfig
+    | RotateSecrets
     | SetMaintenance
+    | VerifyToken
 )
 """All that may be asked from outside the daemon."""
 
-ANSWERS = {**REPLIES, GetRequests: RequestPage, GetWebSettings: WebSettings, RestartActor: None, SetMaintenance: None}
+ANSWERS: dict[type, Any] = {
+    **REPLIES,
+    BeginOperation: str,
+    CancelOperation: None,
+    ChangeSecrets: None,
+    CreateToken: CreatedToken,
+    DeployProject: ProjectAccepted,
+    GetConfig: ConfigView,
+    GetConfigHistory: ConfigHistory,
+    GetEnv: EnvView,
+    GetOperation: Operation,
+    GetOperations: OperationPage,
+    GetPlan: tuple[AppPlan, ...],
+    GetRequests: RequestPage,
+    GetRevisions: RevisionPage,
+    GetSecretNames: dict[str, str],
+    GetSource: SourceView,
+    GetTokens: tuple[TokenView, ...],
+    GetWebSettings: WebSettings,
+    PlanProject: ProjectPlan,
+    PutConfig: ConfigWritten,
+    RemoveApp: None,
+    RestartActor: None,
+    RevokeToken: TokenView,
+    RollbackConfig: ConfigWritten,
+    RotateSecrets: int,
+    SetMaintenance: None,
+    VerifyToken: TokenIdentity,
+}
 
 
 class Ask(Message, frozen=True, kw_only=True):
@@ -68,8 +148,30 @@ class Answer(Message, frozen=True, kw_only=True):
 
 
 class AskFailed(Message, frozen=True, kw_only=True):
-    """``error`` is the name of one of the classes of ``ndactors.errors``."""
+    """``error`` is the name of one of the classes of ``ndactors.errors``; the last three are what some of them hold."""
 
     id: int
     error: str
     detail: str
+    source: str = ""
+    problems: tuple[Problem, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+def failure(id: int, error: NextDeployError) -> AskFailed:
+    failed = AskFailed(id=id, error=type(error).__name__, detail=str(error))
+    if isinstance(error, ConfigurationError):
+        return replace(failed, source=error.source, problems=tuple(error.problems))
+    return replace(failed, digests=tuple(error.digests)) if isinstance(error, MissingBlobs) else failed
+
+
+def raised(failed: AskFailed) -> NextDeployError:
+    """The error again, as it was."""
+    if failed.error == ConfigurationError.__name__:
+        return ConfigurationError(failed.source, list(failed.problems))
+    if failed.error == MissingBlobs.__name__:
+        return MissingBlobs(list(failed.digests))
+    kind = getattr(errors, failed.error, None)
+    known = isinstance(kind, type) and issubclass(kind, NextDeployError)
+    error: NextDeployError = kind(failed.detail) if known and kind is not None else NextDeployError(failed.detail)
+    return error

@@ -31,11 +31,14 @@ class Refused(Message, frozen=True, kw_only=True):
 
 
 class Backend(Value, frozen=True, kw_only=True):
-    """One container that may get requests of a service."""
+    """One container that may get requests of a service. ``role``: empty for a usual one, ``canary`` gets the service's
+    ``canary_percent``, ``aside`` only what belongs to its ``revision`` by the service's cookie."""
 
     id: str
     address: str
     port: int
+    revision: int = 0
+    role: str = ""
 
 
 class Service(Value, frozen=True, kw_only=True):
@@ -52,6 +55,10 @@ class Service(Value, frozen=True, kw_only=True):
     hold_seconds: float = 0.0
     hold_limit: int = 1000
     sticky: bool = False
+    """A cookie keeps each client on its container."""
+    skew: bool = False
+    """A cookie keeps pages with the revision that they are of; new pages come from the newest."""
+    canary_percent: float = 0.0
     probe_method: str = "HEAD"
     probe_path: str = "/"
     probe_host: str = ""
@@ -136,6 +143,8 @@ class RequestRecords(Message, frozen=True, kw_only=True):
     previous: int = 0
     """The batch before this one that is not known to be stored; 0: there is none. Whoever has not seen that one must
     not take this one: it will come again, behind the other."""
+    newest: int = 0
+    """The newest batch that waits at the worker at this moment; 0 from an edge that does not tell."""
     count: int
     batch: bytes
 
@@ -164,7 +173,8 @@ LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 class ServiceTotals(Value, frozen=True, kw_only=True):
     """Counters of one service, growing only. ``requests`` is keyed ``"METHOD code"`` (``"GET 200"``), ``durations``
-    by status class (``"2xx"``), ``retries`` by reason. ``in_flight`` is by backend id; with ``held`` it is a gauge."""
+    by status class (``"2xx"``), ``retries`` by reason. ``in_flight`` and ``tunnels`` (a part of it: WebSockets and the
+    like) are by backend id; with ``held`` they are gauges."""
 
     app: str
     process: str
@@ -180,6 +190,7 @@ class ServiceTotals(Value, frozen=True, kw_only=True):
     """How often one of its containers was taken for hung."""
     in_flight: dict[str, int] = field(default_factory=dict)
     held: int = 0
+    tunnels: dict[str, int] = field(default_factory=dict)
 
 
 class WorkerState(Value, frozen=True, kw_only=True):

@@ -7,6 +7,15 @@ from msgspec import Struct, field
 
 from .base import Message, Value
 
+SETTLE_SECONDS = 1.0
+"""A request that ended so long ago is counted by ``GetTraffic``: workers send their records some twenty times a second, and
+the answer waits for what is known to be on its way."""
+CUT_OFF = ("upstream_reset", "upstream_timeout", "connect_failed", "no_backend", "shutting_down", "edge_fault")
+"""What an ``error`` says of a request whose answer was cut off, or never came, without its client or its app's rules
+being the reason. The others: the client left or sent nonsense, or was turned away (limit, password, address)."""
+DELIBERATE = "maintenance"
+"""The one ``error`` with a status of 5xx that is no failure: somebody switched it on."""
+
 
 class RequestHead(Struct, frozen=True, array_like=True):
     """What records of requests with the same head share. Secrets are out of it already."""
@@ -46,6 +55,8 @@ class Row(Struct, frozen=True, array_like=True):
     retries: int
     error: str
     body: bytes = b""
+    held: float = 0.0
+    """Of the duration, what it waited at the edge for a container."""
 
 
 class Batch(Value, frozen=True, kw_only=True):
@@ -84,6 +95,8 @@ class RequestRecord(Value, frozen=True, kw_only=True):
     referer: str | None = None
     body: str | None = None
     error: str | None = None
+    held_ms: float | None = None
+    """How long it waited at the edge for a container; None if it did not."""
 
 
 class GetRequests(Message, frozen=True, kw_only=True):
@@ -110,7 +123,8 @@ class RequestPage(Value, frozen=True, kw_only=True):
 
 class GetTraffic(Message, frozen=True, kw_only=True):
     """Requests of ``app`` that began from ``since`` to before ``until`` (seconds since 1970), added up. ``over_ms``:
-    count those that took longer, too. Answers ``TrafficSummary``."""
+    count those that took longer, too. Answers ``TrafficSummary``, with everything that ended more than ``SETTLE_SECONDS``
+    ago; what is still under way is not in it. It costs by how much came since ``since``, not by how much there is."""
 
     app: str
     since: float
@@ -119,8 +133,9 @@ class GetTraffic(Message, frozen=True, kw_only=True):
 
 
 class Traffic(Value, frozen=True, kw_only=True):
-    """``failed``: answered with 5xx or cut off by anybody but the client. ``held``: waited at the edge for a container.
-    ``p95_ms`` is of all; None when there are none."""
+    """``failed``: answered with 5xx (but for maintenance) or cut off by anybody but the client (``CUT_OFF``). ``held``:
+    waited at the edge for a container. ``p95_ms`` (the nearest rank) and ``over`` are of the durations of all but
+    tunnels (status 101), which last as long as somebody likes; None when there are none."""
 
     requests: int = 0
     failed: int = 0
@@ -131,7 +146,9 @@ class Traffic(Value, frozen=True, kw_only=True):
 
 
 class TrafficSummary(Value, frozen=True, kw_only=True):
-    """``containers`` by container id; what reached none is under the empty id."""
+    """``containers`` by container id; what reached none is under the empty id. ``complete`` is False if records that were
+    on their way could not be stored in time, so that some may be missing."""
 
+    complete: bool = True
     all: Traffic = Traffic()
     containers: dict[str, Traffic] = field(default_factory=dict)

@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from ..core.model import App
 from ..core.revisions import AppRecord, restarts_of
 from .containers import ShowDeploy
+from .deployments import DeployRecord
 from .queries import AppView, ContainerView, ProcessView, Readiness
+from .secrets import EnvItem, EnvView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +112,17 @@ def readiness(apps: list[AppView]) -> Readiness:
                 why = f": {app.reason}" if app.reason else ""
                 waiting.append(f"{app.name}/{process.name} has {have} of {process.desired}{why}")
     return Readiness(ready=not waiting, waiting=tuple(waiting))
+
+
+def env_view(app: App, record: DeployRecord | None) -> EnvView:
+    """The variables of every process, and where each is from. ``app`` is what the file says."""
+    live = record.live if record is not None and record.live is not None else app
+    base = record.base if record is not None and record.base is not None else app
+    items = []
+    for process in live.processes.values():
+        before = base.processes.get(process.name)
+        for name, value in sorted({**process.templates, **process.env}.items()):
+            same = before is not None and {**before.templates, **before.env}.get(name) == value
+            items.append(EnvItem(name=name, value=value, process=process.name, source="file" if same else "live"))
+        items += [EnvItem(name=secret.name, process=process.name, source="secret") for secret in process.secrets]
+    return EnvView(items=tuple(items), on_host=live.on_host)

@@ -20,6 +20,7 @@ from ndactors.actors.deploy_work import Workshop
 from ndactors.actors.deploying import DeploySurroundings
 from ndactors.actors.inventory import InventoryActor
 from ndactors.actors.operation import OperationsActor
+from ndactors.adapters.memory_terminal import MemoryTerminal
 from ndactors.core.containers import ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from ndactors.core.images import ImageInfo
 from ndactors.core.model import App, Healthcheck, Process, Restart, Rotate, Settings
@@ -148,6 +149,10 @@ class ScriptedEngine:
 
     def execute(self, container: str, argv, timeout: float) -> ExecResult:
         return ExecResult(exit_code=0, output="")
+
+    def terminal(self, container: str, argv, *, tty: bool, rows: int, columns: int) -> MemoryTerminal:
+        self._get(container)
+        return MemoryTerminal(tty=tty, rows=rows, columns=columns)
 
     def output(self, container: str, lines: int) -> list[str]:
         return []

@@ -246,7 +246,7 @@ def test_the_file_changes_while_a_version_starts(daemon, engine, make_app, until
     until(lambda: "nd-shop-web-2-1" in d.states())
     d.apply(make_app("shop:1", deploy=Deploy(timeout=60)))
     until(lambda: idle(d) and set(d.states()) == {"nd-shop-web-1-1", "nd-shop-web-1-2"})
-    assert [o.state for o in d.operations()][0] == "cancelled"
+    assert next(o.state for o in d.operations()) == "cancelled"
 
 
 @pytest.mark.parametrize("phase", ["prepare", "release", "switch", "canary", "count"])

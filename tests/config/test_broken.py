@@ -211,6 +211,39 @@ BROKEN = [
         ],
     ),
     (
+        b"apps: {a: {command: x, processes: {w: {command: y, schedule: 0 0 30 2 *, timezone: Mars}}}}\n",
+        [
+            "nextdeploy.yml:1:62: apps.a.processes.w.schedule: Not a valid schedule: there is no such date.",
+            "nextdeploy.yml:1:84: apps.a.processes.w.timezone: Not a time zone; write it like Europe/Berlin or UTC.",
+        ],
+    ),
+    (
+        b"apps: {a: {command: x, processes: {w: {command: y, schedule: '99 * * * *', replicas: 2, timeout: 0s}}}}\n",
+        [
+            "nextdeploy.yml:1:62: apps.a.processes.w.schedule: Not a valid schedule: `99` is no minute.",
+            "nextdeploy.yml:1:98: apps.a.processes.w.timeout: Must be longer than 0.",
+        ],
+    ),
+    (
+        b"apps: {a: {command: x, domains: [a.test], processes: {web: {schedule: '@daily', replicas: 2}, w: {timezone: UTC}}}}\n",
+        [
+            "nextdeploy.yml:1:71: apps.a.processes.web.schedule: The process `web` has the visitors of `domains`: it cannot be a job.",
+            "nextdeploy.yml:1:91: apps.a.processes.web.replicas: A job runs once at a time: this is for processes without `schedule`.",
+            "nextdeploy.yml:1:109: apps.a.processes.w.timezone: Give `schedule` too: it is for jobs.",
+        ],
+    ),
+    (
+        b"webhook: {on_success: [https://a.test/x, 'curl x', [], [curl, x]]}\n",
+        [
+            "nextdeploy.yml:1:42: webhook.on_success[1]: Not a valid URL; a command is a list of words: no shell runs.",
+            "nextdeploy.yml:1:52: webhook.on_success[2]: Not a valid command; write a string or a list of strings.",
+        ],
+    ),
+    (
+        b"database: {name: n, migrate_on_deploy: []}\n",
+        ["nextdeploy.yml:1:40: database.migrate_on_deploy: Not a valid command; write a string or a list of strings."],
+    ),
+    (
         b"apps: {a: {command: [1, 2]}}\n",
         ["nextdeploy.yml:1:21: apps.a.command: Not a valid command; write a string or a list of strings."],
     ),

@@ -196,7 +196,8 @@ def test_the_original_layout_means_the_same_in_both_spellings(tmp_path, content)
     web = app.processes["web"]
     assert (app.image, app.domains, web.port) == ("shop:1", ("shop.test",), 3000)
     assert (web.healthcheck.path, web.healthcheck.interval) == ("/up", 10.0)
-    assert web.env == {"A": "b", "N": "1"}
+    assert web.env == {"A": "b", "N": "1", "DATABASE_URL": "postgresql://db:5432/shop"}
+    assert app.processes["migrate"].schedule == "@deploy"
     assert loaded.settings.monitoring.thresholds.cpu == 80
     assert loaded.settings.database.migrate_on_deploy
     told = [line.split(": ", 2)[1] for line in loaded.warnings]
@@ -222,11 +223,11 @@ def test_check_prints_and_exits(tmp_path):
         command = [sys.executable, "-m", "ndactors", f"--config={path}", "--check"]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=30, check=False)
 
-    good = check("apps: {a: {command: x, sticky: true}}\n")
+    good = check("apps: {a: {command: x, mirror: true}}\n")
     assert good.returncode == 0
     assert yaml.safe_load(good.stdout)["apps"]["a"]["command"] == "x"
     assert "warning:" in good.stderr
-    assert "apps.a.sticky" in good.stderr
+    assert "apps.a.mirror" in good.stderr
     bad = check("apps: {a: {command: x, prot: 1}}\n")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == f"{path}:1:24: apps.a.prot: Unknown key; did you mean `port`?\n"
@@ -235,8 +236,13 @@ def test_check_prints_and_exits(tmp_path):
 def test_a_project_file_holds_less(tmp_path):
     from ndactors.errors import ConfigurationError
 
-    with pytest.raises(ConfigurationError, match="edge: Unknown key"):
-        read(tmp_path, "edge: {http: ':80'}\n", role="project")
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path, "edge: {http: ':80'}\nadmim: 1\nadmin: {domain: x}\n", role="project")
+    assert [(p.line, p.path, p.message) for p in caught.value.problems] == [
+        (1, "edge", "Only the server's own file may have this key."),
+        (2, "admim", "Unknown key."),
+        (3, "admin", "Only the server's own file may have this key."),
+    ]
 
 
 def test_the_json_schema_is_the_schema():

@@ -115,6 +115,10 @@ class Client:
         self.sock.close()
 
 
+def at(port: int, revision: int = 0, role: str = "") -> Backend:
+    return Backend(id=f"b{port}", address="127.0.0.1", port=port, revision=revision, role=role)
+
+
 class Ground:
     def __init__(self) -> None:
         self.listener = gevent.socket.socket()
@@ -131,12 +135,12 @@ class Ground:
         self.upstreams.append(made)
         return made
 
-    def route(self, *ports: int, host: str = "*", path: str = "/", **options) -> None:
+    def route(self, *ports: int | Backend, host: str = "*", path: str = "/", **options) -> None:
         """From now on one service at these ports of loopback."""
         self.version += 1
         service = {name: options.pop(name) for name in list(options) if name in Service.__struct_fields__}
         strip = options.pop("strip_path", False)
-        backends = tuple(Backend(id=f"b{port}", address="127.0.0.1", port=port) for port in ports)
+        backends = tuple(port if isinstance(port, Backend) else at(port) for port in ports)
         self.worker.apply(
             RoutingSnapshot(
                 epoch=1,
@@ -181,6 +185,11 @@ def ground() -> Iterator[Ground]:
     made.close()
     if not getattr(made, "faults_expected", False):
         assert faults == 0, last
+
+
+@pytest.fixture
+def backend() -> Callable[..., Backend]:
+    return at
 
 
 @pytest.fixture

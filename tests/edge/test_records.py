@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
+import gevent
 import msgspec
 import pytest
 
 from ndactors.core.model import Capture
+from ndactors.edge.answers import STATUS
 from ndactors.edge.capture import Recorder
 from ndactors.messages.edge import RecordsStored, RequestRecords
-from ndactors.messages.records import Batch
+from ndactors.messages.records import CUT_OFF, DELIBERATE, Batch
 from ndactors.runtime.link import FrameReader
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -157,6 +162,29 @@ def test_every_request_is_recorded_once_whatever_the_store_does(ground, wire):
     assert [r.sequence for r in wire.sent] == [3, 4]
 
 
+def test_who_counts_records_is_told_of_those_that_cannot_be_sent_yet(ground, wire, monkeypatch):
+    monkeypatch.setattr("ndactors.edge.capture.WINDOW", 2)
+    ground.route(ground.upstream().port)
+    recorder = ground.worker._recorder
+    client = ground.client()
+
+    def some() -> None:
+        client.send(GET).answer()
+        ground.worker._send_what_is_settled(ground.worker.now())
+
+    for _ in range(4):
+        some()
+    assert [(r.sequence, r.newest) for r in wire.sent] == [(1, 1), (2, 2), (0, 3), (0, 4)]
+    wire.open = False
+    some()
+    wire.open = True
+    recorder.push(ground.worker.now())
+    recorder.push(ground.worker.now())
+    assert [(r.sequence, r.newest) for r in wire.sent[4:]] == [(0, 5)], "once, as soon as there is room"
+    recorder.stored(RecordsStored(worker="w", sequence=2), ground.worker.now())
+    assert [(r.sequence, r.newest) for r in wire.sent[5:]] == [(3, 5), (4, 5)], "a batch tells it too"
+
+
 def test_the_ring_keeps_the_newest_and_counts_the_rest(ground, wire, monkeypatch):
     monkeypatch.setattr("ndactors.edge.capture.RING_BYTES", 2000)
     ground.route(ground.upstream().port)
@@ -186,3 +214,111 @@ def test_large_heads_make_several_batches(ground, wire, monkeypatch):
     starts = [msgspec.msgpack.decode(r.batch, type=Batch) for r in wire.sent]
     moments = [batch.base + row.at for batch in starts for row in batch.rows]
     assert moments == sorted(moments)
+
+
+# -- how long they waited for a container ----------------------------------------------------------
+
+
+def row_of(ground, wire):
+    (found,) = settle(ground, wire)
+    return found[2]
+
+
+def test_a_record_says_how_long_it_waited_for_a_container(ground, wire, wait):
+    ground.route(hold_seconds=5)
+    client = ground.client().send(GET)
+    wait(lambda: ground.app.held)
+    gevent.sleep(0.3)
+    ground.route(ground.upstream().port, hold_seconds=5)
+    assert client.answer()[0] == 200
+    row = row_of(ground, wire)
+    assert 0.25 < row.held < row.duration < 0.45
+    assert row.upstream < 0.1
+    wire.sent.clear()
+    client.send(GET).answer()
+    assert row_of(ground, wire).held == 0.0
+
+
+def test_several_waits_are_added_up(ground, wire, wait):
+    """It refuses connections, and is asked again five times a second, until it does not."""
+    reserved = socket.socket()
+    reserved.bind(("127.0.0.1", 0))
+    ground.route(reserved.getsockname()[1], hold_seconds=5)
+    client = ground.client().send(GET)
+    wait(lambda: ground.app.totals().retries.get("connect_failed", 0) >= 3)
+    reserved.close()
+    ground.route(ground.upstream().port, hold_seconds=5)
+    assert client.answer()[0] == 200
+    row = row_of(ground, wire)
+    assert 0.35 < row.held <= row.duration
+    assert row.retries >= 3
+
+
+def test_one_that_waited_in_vain_waited_all_the_time(ground, wire, wait):
+    ground.route(hold_seconds=0.3)
+    assert ground.client().send(GET).answer()[0] == 503
+    row = row_of(ground, wire)
+    assert (row.status, row.error) == (503, "no_backend")
+    assert 0.25 < row.held == pytest.approx(row.duration, abs=0.01)
+    wire.sent.clear()
+    ground.route(hold_seconds=5)
+    client = ground.client().send(GET)
+    wait(lambda: ground.app.held)
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait(lambda: not ground.app.held)
+    row = row_of(ground, wire)
+    assert (row.status, row.error) == (499, "client_left")
+    assert 0.0 < row.held <= row.duration
+
+
+# -- whose fault it was ----------------------------------------------------------------------------
+
+
+def half(sock, head, rest):
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    gevent.sleep(60)
+
+
+def test_an_answer_that_we_cut_off_is_not_the_clients_doing(ground, wire, wait):
+    ground.route(ground.upstream(half).port)
+    client = ground.client().send(GET)
+    client.head()
+    ground.worker.stop(0.1)
+    assert client.rest().endswith(b"half")
+    assert (row_of(ground, wire).status, row_of(ground, wire).error) == (200, "shutting_down")
+
+
+def test_a_fault_of_ours_is_not_the_clients_doing(ground, wire, wait, monkeypatch):
+    ground.faults_expected = True
+    ground.route(ground.upstream(half).port)
+    client = ground.client().send(GET)
+    client.head()
+
+    def broken(*_):
+        raise RuntimeError("made to fail")
+
+    monkeypatch.setattr("ndactors.edge.client.Client.check", broken)
+    wait(lambda: ground.worker._faults)
+    monkeypatch.undo()
+    assert row_of(ground, wire).error == "edge_fault"
+
+
+def test_a_client_that_goes_is(ground, wire, wait):
+    ground.route(ground.upstream(half).port)
+    client = ground.client().send(GET)
+    client.head()
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    wait(lambda: not ground.worker.clients)
+    assert (row_of(ground, wire).status, row_of(ground, wire).error) == (200, "client_left")
+
+
+def test_every_error_is_somebodys(ground):
+    """What counts as a failure of a deployment is decided for every word that there is."""
+    harmless = {
+        *("", DELIBERATE, "client_left"),
+        *("no_route", "bad_request", "too_large", "rate_limited", "unauthorized", "forbidden", "redirect"),
+    }
+    assert {*STATUS, "", "client_left", "edge_fault"} == harmless | set(CUT_OFF)
+    assert not harmless & set(CUT_OFF)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 import time
 import urllib.request
@@ -274,6 +275,14 @@ def test_a_signal_of_its_choice(real):
     assert real.engine.inspect(status.id).exit_code == 9
 
 
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGHUP"])
+def test_no_signal_is_ignored_from_birth(real, signal):
+    status = real.run(real.shell("trap 'exit 8' INT HUP; echo ready; while :; do sleep 0.05; done"))
+    until(lambda: real.engine.output(status.id, 1) == ["ready"])
+    real.engine.stop(status.id, signal=signal, grace=5)
+    assert real.engine.inspect(status.id).exit_code == 8
+
+
 def test_a_frozen_one_is_seen_and_can_be_stopped(real):
     status = real.run(real.shell("trap 'exit 4' TERM; while :; do sleep 0.05; done"))
     freeze(real, status)
@@ -302,6 +311,177 @@ def test_execute(real):
     )
     assert big.exit_code == 0
     assert len(big.output) <= 64 * 1024
+
+
+def terminal(real, container: str, *argv: str, tty: bool = False, rows: int = 24, columns: int = 80):
+    return real.engine.terminal(container, argv, tty=tty, rows=rows, columns=columns)
+
+
+def printed(opened) -> tuple[bytes, bytes]:
+    """All that comes until the end, by stream."""
+    streams = {False: b"", True: b""}
+    while True:
+        data, is_error = opened.receive()
+        if not data:
+            return streams[False], streams[True]
+        streams[is_error] += data
+
+
+def printed_until(opened, end: bytes) -> bytes:
+    seen = b""
+    while end not in seen:
+        data, _ = opened.receive()
+        assert data, seen
+        seen += data
+    return seen
+
+
+def test_a_terminal_echoes_and_ends(ground):
+    status = ground.run(ground.shell("sleep 60"))
+    opened = terminal(ground, status.id, "cat")
+    opened.send(b"hello")
+    assert printed_until(opened, b"hello") == b"hello"
+    opened.end_input()
+    assert printed(opened) == (b"", b"")
+    assert opened.exit_code() == 0
+    opened.close()
+    opened.close()
+
+
+def test_no_terminal_in_what_does_not_run_or_is_not_there(ground):
+    created = ground.engine.create(ground.shell("sleep 60"))
+    with pytest.raises(Conflict):
+        terminal(ground, created.id, "cat")
+    with pytest.raises(ContainerNotFound):
+        terminal(ground, "0123456789abcdef", "cat")
+    ground.engine.start(created.id)
+    with pytest.raises(ContainerNotFound):
+        _other(ground).terminal(created.id, ("cat",), tty=False, rows=1, columns=1)
+
+
+def test_a_terminal_has_two_streams_and_the_containers_surroundings(real):
+    status = real.run(real.shell("sleep 60", env={"A": "b c"}, workdir="/tmp", port=18124))
+    opened = terminal(real, status.id, "sh", "-c", "echo $A $PORT; pwd; echo wrong >&2; exit 7")
+    assert printed(opened) == (b"b c 18124\n/tmp\n", b"wrong\n")
+    assert opened.exit_code() == 7
+    opened.close()
+
+
+def test_a_terminal_with_a_tty(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "sh", tty=True, rows=33, columns=101)
+    opened.send(b"stty size; echo $TERM; test -t 0 && test -t 2 && echo 'a t''ty'\n")
+    assert b"33 101" in printed_until(opened, b"a tty")
+    opened.resize(41, 133)
+    opened.send(b"stty size; echo do''ne\n")
+    assert b"41 133" in printed_until(opened, b"done")
+    opened.send(b"sleep 4247\n")
+    until(lambda: _sleepers(4247))
+    opened.send(b"\x03")
+    until(lambda: not _sleepers(4247))
+    opened.send(b"exit 5\n")
+    printed(opened)
+    assert opened.exit_code() == 5
+    opened.close()
+
+
+def test_the_end_of_input_ends_a_shell_with_a_tty(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "sh", tty=True)
+    opened.send(b"echo rea''dy\n")
+    printed_until(opened, b"ready\r\n")
+    opened.end_input()
+    printed(opened)
+    assert opened.exit_code() == 0
+    opened.close()
+
+
+@pytest.mark.parametrize("program", ["/no/such/program", "/etc/passwd"])
+def test_a_program_that_cannot_be_started_says_so(real, program):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, program)
+    said = b"".join(printed(opened))
+    assert program.encode() in said
+    assert opened.exit_code() in (126, 127)
+    opened.close()
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_closing_a_terminal_ends_all_of_its_processes(real, tty):
+    status = real.run(real.shell("sleep 60"))
+    script = "trap '' HUP; sleep 4243 & sleep 4243 & echo rea''dy; sleep 4243"
+    opened = terminal(real, status.id, "sh", "-c", script, tty=tty)
+    printed_until(opened, b"ready")
+    until(lambda: len(_sleepers(4243)) >= 3)
+    began = time.monotonic()
+    opened.close()
+    assert time.monotonic() - began < 5
+    until(lambda: not _sleepers(4243))
+    assert real.engine.inspect(status.id).state == "running"
+
+
+def test_a_terminal_that_is_closed_at_once_leaves_nothing(real):
+    status = real.run(real.shell("sleep 60"))
+    for _ in range(5):
+        terminal(real, status.id, "sleep", "4244").close()
+    until(lambda: not _sleepers(4244))
+
+
+def test_what_reads_no_more_ends_nobody(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "sh", "-c", "exec <&-; echo closed; sleep 0.3; exit 4")
+    printed_until(opened, b"closed")
+    for _ in range(5):
+        opened.send(b"x" * 1000)
+    printed(opened)
+    opened.send(b"x")
+    opened.end_input()
+    assert opened.exit_code() == 4
+    opened.close()
+
+
+def test_ten_megabytes_there_and_back(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "cat")
+    sent = os.urandom(1 << 20) * 10
+
+    def type_it():
+        for start in range(0, len(sent), 100_000):
+            opened.send(sent[start : start + 100_000])
+        opened.end_input()
+
+    typist = threading.Thread(target=type_it)
+    typist.start()
+    out, wrong = printed(opened)
+    typist.join(10)
+    assert (out == sent, wrong) == (True, b"")
+    assert opened.exit_code() == 0
+    opened.close()
+
+
+def test_a_frozen_container_does_not_hold_a_terminal(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "sleep", "4245")
+    until(lambda: _sleepers(4245))
+    freeze(real, status)
+    until(lambda: real.engine.inspect(status.id).state == "paused")
+    with pytest.raises(Conflict):
+        terminal(real, status.id, "true")
+    began = time.monotonic()
+    opened.close()
+    assert time.monotonic() - began < 5
+    real.engine.stop(status.id, signal="SIGKILL", grace=1)
+    until(lambda: not _sleepers(4245))
+
+
+def test_the_end_of_a_container_is_the_end_of_its_terminals(real):
+    status = real.run(real.shell("sleep 60"))
+    opened = terminal(real, status.id, "sleep", "4246")
+    until(lambda: _sleepers(4246))
+    real.engine.stop(status.id, signal="SIGKILL", grace=1)
+    assert printed(opened) == (b"", b"")
+    assert opened.exit_code() in (137, 129)
+    opened.close()
 
 
 def test_a_named_volume_outlives_its_container(real):
@@ -349,12 +529,12 @@ def test_no_process_of_it_is_left(real):
     until(lambda: not _sleepers())
 
 
-def _sleepers() -> list[str]:
+def _sleepers(seconds: int = 4242) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if b"sleep\x004242" in (entry / "cmdline").read_bytes():
+                if f"sleep\0{seconds}".encode() in (entry / "cmdline").read_bytes():
                     found.append(entry.name)
             except OSError:
                 continue

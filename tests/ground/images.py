@@ -10,12 +10,35 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import docker
 
 GROUND = Path(__file__).parent
 SHOP = GROUND.parents[1] / "examples" / "shop"
+SHELL_WORDS = (
+    "sh",
+    "sleep",
+    "cat",
+    "ls",
+    "dd",
+    "echo",
+    "wc",
+    "kill",
+    "env",
+    "rm",
+    "mkdir",
+    "head",
+    "tail",
+    "grep",
+    "true",
+    "false",
+    "printf",
+    "seq",
+    "touch",
+    "id",
+)
 LEFT_OUT = (
     "test",
     "tests",
@@ -44,16 +67,43 @@ def shop(address: str) -> str:
     return name
 
 
+def busybox(address: str) -> str:
+    """A shell and little else: what builds of tests start from."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add(os.path.realpath(_busybox()), "bin/busybox")
+        for word in SHELL_WORDS:
+            link = tarfile.TarInfo(f"bin/{word}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for folder in ("tmp", "etc", "proc", "dev"):
+            entry = tarfile.TarInfo(folder)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
+            tar.addfile(entry)
+    return _imported(address, "nextdeploy-busybox", repr(SHELL_WORDS), lambda: buffer.getvalue(), ['CMD ["sh"]'])
+
+
+def _busybox() -> str:
+    found = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
+    assert found is not None, "busybox-static is needed to make images"
+    return found
+
+
 def _image(address: str, name: str, files: dict[str, bytes], changes: list[str]) -> str:
+    what = repr((sys.version, sorted(files.items())))
+    return _imported(address, name, what, lambda: _root_file_system(files), changes)
+
+
+def _imported(address: str, name: str, what: str, content: Callable[[], bytes], changes: list[str]) -> str:
     """Made once: its tag is the digest of what is in it."""
-    mark = hashlib.sha256(repr((sys.version, sorted(files.items()), changes, 3)).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(repr((what, changes, 4)).encode()).hexdigest()[:12]
     tag = f"{name}:{mark}"
     client = docker.APIClient(base_url=address, timeout=300)
     try:
         client.inspect_image(tag)
     except docker.errors.ImageNotFound:
-        data = _root_file_system(files)
-        client.import_image_from_data(data, repository=name, tag=mark, changes=[*changes, "ENV PATH=/bin:/usr/bin"])
+        changes = [*changes, "ENV PATH=/bin:/usr/bin"]
+        client.import_image_from_data(content(), repository=name, tag=mark, changes=changes)
     finally:
         client.close()
     return tag
@@ -74,9 +124,7 @@ def _root_file_system(files: dict[str, bytes]) -> bytes:
         tar.add(python, "usr/bin/python3")
         launcher = b'#!/bin/sh\nexport PYTHONHOME=/usr PYTHONUNBUFFERED=1\nexec /usr/bin/python3 "$@"\n'
         _add(tar, "/bin/python3", launcher, 0o755)
-        busybox = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
-        assert busybox is not None, "busybox-static is needed to make images"
-        tar.add(os.path.realpath(busybox), "bin/busybox")
+        tar.add(os.path.realpath(_busybox()), "bin/busybox")
         for word in ("sh", "sleep", "echo", "cat", "kill", "env", "nc", "wget", "true", "false", "ls", "nslookup"):
             link = tarfile.TarInfo(f"bin/{word}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"

@@ -57,6 +57,7 @@ class Daemon:
             **config,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.program = [sys.executable, "-m", "ndactors"]
         self.admin = self.http = ""
         self.write()
 
@@ -65,7 +66,7 @@ class Daemon:
 
     def start(self, *arguments: str, wait: bool = True) -> None:
         self.out = self.folder / f"out-{time.time_ns()}"
-        command = [*self.inside, sys.executable, "-m", "ndactors", f"--config={self.folder}/nextdeploy.yml", *arguments]
+        command = [*self.inside, *self.program, f"--config={self.folder}/nextdeploy.yml", *arguments]
         environment = {**os.environ, "NEXTDEPLOY_ADMIN_PASSWORD": PASSWORD, "PYTHONPATH": str(ROOT), **self.environment}
         with self.out.open("wb") as out, (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=out, stderr=log, env=environment, cwd=self.folder)
@@ -125,6 +126,16 @@ class Daemon:
         if self.inside:
             return self._api_inside(path, token)
         with urllib.request.urlopen(request, timeout=10) as response:
+            return json.loads(response.read())
+
+    def post(self, path: str, body: Any = None, *, method: str = "POST", token: str | None = None) -> Any:
+        """Send JSON, get JSON; ``urllib.error.HTTPError`` for a refusal."""
+        data = json.dumps(body if body is not None else {}).encode()
+        request = urllib.request.Request(f"{self.admin}{path}", data=data, method=method)
+        basic = "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        request.add_header("Authorization", f"Bearer {token}" if token is not None else basic)
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=310) as response:
             return json.loads(response.read())
 
     def _api_inside(self, path: str, token: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 import argon2
@@ -11,8 +12,10 @@ from werkzeug.security import generate_password_hash
 import web
 from ndactors.core.model import User
 from ndactors.errors import NotFound
+from ndactors.messages.access import TokenIdentity, VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
+from ndactors.messages.operations import BeginOperation
 from ndactors.messages.queries import (
     AppView,
     ContainerView,
@@ -32,6 +35,8 @@ from ndactors.messages.queries import (
     ProcessView,
     Readiness,
 )
+from ndactors.messages.secrets import EnvItem, EnvView, GetEnv
+from ndactors.messages.sources import GetSource, SourceView
 from ndactors.runtime.tree import ActorNode, RestartActor
 
 
@@ -118,7 +123,29 @@ class FakeRef:
                 services={"shop": totals},
             ),
             RestartActor: self._restart,
+            VerifyToken: self._verify,
+            BeginOperation: "op1",
+            GetEnv: EnvView(items=(EnvItem(name="MODE", value="dev", process="web"),)),
+            GetSource: SourceView(context="https://git.test/acme/shop.git#main"),
         }
+        self.tokens: dict[str, TokenIdentity] = {}
+        """Identities by digest and kind, as ``token`` makes them."""
+
+    def token(self, secret: str = "ndt_" + "a" * 52, *, role: str = "operator", apps=("shop",)) -> dict[str, str]:
+        """Make a token; the headers that send it."""
+        kind = "hook" if secret.startswith("ndh_") else "api"
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        self.tokens[f"{kind} {digest}"] = TokenIdentity(id="t1", name="ci", role=role, apps=apps)
+        return {"Authorization": f"Bearer {secret}"}
+
+    def _verify(self, message):
+        found = self.tokens.get(f"{message.kind} {message.digest}")
+        if found is None:
+            raise NotFound("There is no such token.")
+        return found
+
+    def asked_for(self, *kinds: type) -> list:
+        return [message for message in self.asked if isinstance(message, kinds)]
 
     def _restart(self, message):
         if message.name != "app:shop":

@@ -7,13 +7,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from ndactors.errors import Invalid, NotFound
 from ndactors.messages.queries import (
     ActorNode,
     AppView,
-    EventPage,
     GetApps,
     GetDaemon,
     GetEdge,
@@ -30,7 +29,7 @@ from ndactors.runtime.tree import RestartActor
 from ..auth import Guard, Unauthorized
 from ..openapi import document
 from . import access, blobs, config, operations, projects, secrets, terminals
-from .parts import STATUS, json, milliseconds, number, page, rfc3339, since
+from .parts import STATUS, json, milliseconds, number, page, rfc3339, since, visible_page
 
 if TYPE_CHECKING:
     from .. import Refs
@@ -70,27 +69,41 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         signed, expires = guard.token(guard.sign_in(header.username or "", header.password or ""))
         return jsonify({"token": signed, "expires_at": rfc3339(expires)})
 
+    def visible_apps() -> tuple[AppView, ...]:
+        return tuple(view for view in refs.apps.ask(GetApps()) if guard.may(view.name))
+
     @api.get("/api/v1/status")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def status() -> Response:
-        daemon, host, engine = refs.daemon.ask(GetDaemon()), refs.host.ask(GetHost()), refs.engine.ask(GetEngine())
-        apps: tuple[AppView, ...] = refs.apps.ask(GetApps())
+        daemon = refs.daemon.ask(GetDaemon())
+        apps = visible_apps()
+        shown = {
+            "version": daemon.version,
+            "environment": daemon.environment,
+            "env": daemon.environment,
+            "uptime": max(0.0, time.time() - daemon.started_at),
+            "started_at": rfc3339(daemon.started_at),
+            "counts": {
+                "apps": len(apps),
+                "healthy": sum(app.state == "healthy" for app in apps),
+                "containers": sum(len(app.containers) for app in apps),
+                "running": sum(c.state == "running" for app in apps for c in app.containers),
+            },
+        }
+        if g.identity.apps is not None:
+            return json(shown)
         edge = refs.edge.ask(GetEdge())
         return json(
             {
-                "version": daemon.version,
-                "environment": daemon.environment,
-                "env": daemon.environment,
+                **shown,
                 "project": daemon.project,
-                "uptime": max(0.0, time.time() - daemon.started_at),
-                "started_at": rfc3339(daemon.started_at),
                 "pid": daemon.pid,
                 "daemon_id": daemon.daemon_id,
                 "epoch": daemon.epoch,
                 "config_path": daemon.config_path,
                 "state_dir": daemon.state_dir,
-                "engine": engine,
-                "host": host,
+                "engine": refs.engine.ask(GetEngine()),
+                "host": refs.host.ask(GetHost()),
                 "edge": None
                 if edge is None
                 else {
@@ -100,12 +113,6 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
                     "restarts": edge.restarts,
                     "faults": edge.faults,
                     "errors": edge.errors,
-                },
-                "counts": {
-                    "apps": len(apps),
-                    "healthy": sum(app.state == "healthy" for app in apps),
-                    "containers": sum(len(app.containers) for app in apps),
-                    "running": sum(c.state == "running" for app in apps for c in app.containers),
                 },
             }
         )
@@ -125,9 +132,9 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         return response
 
     @api.get("/api/v1/apps")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def apps() -> Response:
-        return page([_app(view) for view in refs.apps.ask(GetApps())])
+        return page([_app(view) for view in visible_apps()])
 
     @api.get("/api/v1/apps/<name>")
     @guard.needs("viewer")
@@ -149,49 +156,46 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
         return response
 
     @api.get("/api/v1/containers")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def containers() -> Response:
-        wanted = request.args.get("app")
-        views = [c for view in refs.apps.ask(GetApps()) for c in view.containers if wanted in (None, view.name)]
+        wanted = guard.wanted_app()
+        views = [c for view in visible_apps() for c in view.containers if wanted in (None, view.name)]
         return page([_container(view) for view in views])
 
     @api.get("/api/v1/events")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def events() -> Response:
         query = GetEvents(
-            app=request.args.get("app"),
+            app=guard.wanted_app(),
             kind=request.args.get("kind"),
             since=since(request.args.get("since")),
             before=number("cursor", request.args.get("cursor", request.args.get("before")), None),
             limit=number("limit", request.args.get("limit"), 100) or 100,
         )
-        found: EventPage = refs.events.ask(query)
-        return json({"items": found.items, "next": str(found.next) if found.next is not None else None})
+        return visible_page(query, refs.events.ask, lambda event: guard.may(event.app))
 
     @api.get("/api/v1/requests")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def requests() -> Response:
         given = request.args
         status = given.get("status")
         if status is not None and not STATUS.fullmatch(status):
             raise Invalid("status must be a code like 404 or a class like 5xx.")
         after = since(given.get("since"))
-        found = refs.records.ask(
-            GetRequests(
-                app=given.get("app"),
-                method=given.get("method"),
-                path=given.get("path"),
-                status=status,
-                ip=given.get("ip"),
-                country=given.get("country"),
-                id=given.get("request_id"),
-                min_ms=milliseconds(given.get("min_ms")),
-                since=datetime.datetime.fromisoformat(after).timestamp() if after else None,
-                before=number("cursor", given.get("cursor"), None),
-                limit=number("limit", given.get("limit"), 100) or 100,
-            )
+        query = GetRequests(
+            app=guard.wanted_app(),
+            method=given.get("method"),
+            path=given.get("path"),
+            status=status,
+            ip=given.get("ip"),
+            country=given.get("country"),
+            id=given.get("request_id"),
+            min_ms=milliseconds(given.get("min_ms")),
+            since=datetime.datetime.fromisoformat(after).timestamp() if after else None,
+            before=number("cursor", given.get("cursor"), None),
+            limit=number("limit", given.get("limit"), 100) or 100,
         )
-        return json({"items": found.items, "next": str(found.next) if found.next is not None else None})
+        return visible_page(query, refs.records.ask, lambda record: guard.may(record.app))
 
     for topic in TOPICS:
         topic.routes(api, refs, guard)

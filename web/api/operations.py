@@ -18,7 +18,6 @@ from ndactors.messages.operations import (
     GetRevisions,
     Git,
     Operation,
-    OperationPage,
     Origin,
     RestartApp,
     RevisionPage,
@@ -31,7 +30,7 @@ from ndactors.messages.operations import (
 
 from ..auth import Guard
 from ..openapi import LIST, PAGING, Described, named, query
-from .parts import accepted, body, json, number
+from .parts import accepted, body, cursor, json, number, refuse_on_host, visible_page
 
 if TYPE_CHECKING:
     from .. import Refs
@@ -78,28 +77,22 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         return accepted(refs.operations.ask(ask))
 
     @api.get("/api/v1/operations")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def operations() -> Response:
         given = request.args
         state = given.get("state")
         if state is not None and state not in STATES:
             raise Invalid(f"state must be one of {', '.join(STATES)}.")
-        app = given.get("app")
-        if app is not None:
-            guard.app(app)
-        page: OperationPage = refs.operations.ask(
-            GetOperations(
-                app=app,
-                state=state,
-                before=number("cursor", given.get("cursor"), None),
-                limit=number("limit", given.get("limit"), 100) or 100,
-            )
+        query = GetOperations(
+            app=guard.wanted_app(),
+            state=state,
+            before=number("cursor", given.get("cursor"), None),
+            limit=number("limit", given.get("limit"), 100) or 100,
         )
-        items = [item for item in page.items if all(guard.may(name) for name in item.apps)]
-        return json({"items": items, "next": str(page.next) if page.next is not None else None})
+        return visible_page(query, refs.operations.ask, lambda operation: guard.may_all(operation.apps))
 
     @api.get("/api/v1/operations/<id>")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def operation(id: str) -> Response:
         found = visible(id)
         start = request.args.get("log_from", "0")
@@ -113,7 +106,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         return json(data)
 
     @api.post("/api/v1/operations/<id>/cancel")
-    @guard.needs("operator")
+    @guard.needs("operator", limited=True)
     def cancel(id: str) -> Response:
         visible(id)
         refs.operations.ask(CancelOperation(id=id))
@@ -123,7 +116,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
 
     def visible(id: str) -> Operation:
         found: Operation = refs.operations.ask(GetOperation(id=id))
-        if not all(guard.may(name) for name in found.apps):
+        if not guard.may_all(found.apps):
             raise NotFound(f"There is no operation {id}.")
         return found
 
@@ -139,7 +132,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
             )
         )
         items = [{k: v for k, v in msgspec.to_builtins(item).items() if k != "spec"} for item in page.items]
-        return json({"items": items, "next": str(page.next) if page.next is not None else None})
+        return json({"items": items, "next": cursor(page.next)})
 
     @api.post("/api/v1/apps/<name>/deploy")
     @guard.needs("operator")
@@ -195,6 +188,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
             raise Invalid("command must be a string or a list of strings.")
         if not 0 < given.timeout <= LONGEST_RUN_SECONDS:
             raise Invalid(f"timeout must be more than 0 and at most {LONGEST_RUN_SECONDS:g} seconds.")
+        refuse_on_host(refs, name)
         command = given.command if isinstance(given.command, str) else tuple(given.command)
         return begin(name, RunCommand(command=command, process=given.process, timeout=given.timeout))
 

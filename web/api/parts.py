@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from flask import Response, request
+from flask import Response, g, request
+from msgspec.structs import replace
 
-from ndactors.errors import Invalid
+from ndactors.errors import Forbidden, Invalid
+from ndactors.messages.secrets import GetEnv
+
+if TYPE_CHECKING:
+    from .. import Refs
 
 T = TypeVar("T")
 MAX_LIMIT = 10_000
+MAX_ROUNDS = 10
+"""A page that is filtered is filled up by at most so many questions."""
 STATUS = re.compile(r"[1-5](\d\d|xx)")
 NUMBER = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
@@ -31,6 +39,18 @@ def accepted(operation: str, **more: Any) -> Response:
     response.status_code = 202
     response.headers["Location"] = f"/api/v1/operations/{operation}"
     return response
+
+
+def cursor(found: int | None) -> str | None:
+    """As it is told to clients."""
+    return str(found) if found is not None else None
+
+
+def refuse_on_host(refs: Refs, app: str) -> None:
+    """``Forbidden`` for a limited token where the app runs as host processes: whoever sets variables or commands there
+    commands the host."""
+    if g.identity.apps is not None and refs.apps.ask(GetEnv(app=app)).on_host:
+        raise Forbidden(f"{app} runs on the host itself: this takes somebody without limits.")
 
 
 def milliseconds(text: str | None) -> float | None:
@@ -72,6 +92,21 @@ def page(rows: list[Any]) -> Response:
     start = number("cursor", request.args.get("cursor"), None) or 0
     more = start + limit < len(rows)
     return json({"items": rows[start : start + limit], "next": str(start + limit) if more else None})
+
+
+def visible_page(query: Any, ask: Callable[[Any], Any], visible: Callable[[Any], bool]) -> Response:
+    """A page of what ``ask`` finds, newest first, less what who asks may not see; then it may be shorter than asked for
+    and still have a next one. ``query`` has ``before`` and ``limit``."""
+    items: list[Any] = []
+    limit = query.limit
+    for _ in range(MAX_ROUNDS):
+        found = ask(query)
+        shown = [item for item in found.items if visible(item)]
+        items += shown
+        query = replace(query, before=found.next, limit=limit - len(items))
+        if found.next is None or query.limit <= 0 or len(shown) == len(found.items):
+            break
+    return json({"items": items, "next": cursor(query.before)})
 
 
 def rfc3339(moment: float) -> str:

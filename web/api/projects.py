@@ -46,7 +46,7 @@ class ProjectBody(msgspec.Struct):
 
 def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
     @api.post("/api/v1/projects/<project>/deploy")
-    @guard.needs("operator")
+    @guard.needs("operator", limited=True)
     def deploy_project(project: str) -> Response:
         given = _body(project)
         done: ProjectAccepted = refs.config.ask(
@@ -62,19 +62,16 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         return accepted(done.operation, apps=done.apps, warnings=done.warnings)
 
     @api.post("/api/v1/projects/<project>/plan")
-    @guard.needs("operator")
+    @guard.needs("operator", limited=True)
     def plan_project(project: str) -> Response:
         given = _body(project)
         ask = PlanProject(project=project, bundle=given.bundle, prune=given.prune, only=_only())
         return json(refs.config.ask(ask, DEPLOY_SECONDS))
 
     @api.get("/api/v1/plan")
-    @guard.needs("viewer")
+    @guard.needs("viewer", limited=True)
     def plan() -> Response:
-        app = request.args.get("app")
-        if app is not None:
-            guard.app(app)
-        rows: tuple[AppPlan, ...] = refs.config.ask(GetPlan(app=app))
+        rows: tuple[AppPlan, ...] = refs.config.ask(GetPlan(app=guard.wanted_app()))
         return json({"items": [row for row in rows if guard.may(row.app)], "next": None})
 
     @api.delete("/api/v1/apps/<name>")

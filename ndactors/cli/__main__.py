@@ -1,0 +1,7 @@
+"""`python -m ndactors.cli`, the same as `nextdeploy`."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

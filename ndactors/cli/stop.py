@@ -1,0 +1,20 @@
+"""`nextdeploy stop`: no containers until it is started or deployed."""
+
+from __future__ import annotations
+
+import click
+
+from .connection import api, server_from
+from .options import verb
+
+
+@verb("stop shop")
+@click.argument("app")
+@click.option("--detach", is_flag=True, help="Do not wait for the end.")
+@click.pass_context
+def command(ctx: click.Context, app: str, detach: bool) -> None:
+    """Stop APP: no containers until it is started or deployed."""
+    from .following import accepted
+
+    server = server_from(ctx)
+    accepted(ctx, server, server.ask("POST", api("apps", app, "stop"), {}), detach=detach)
