@@ -24,10 +24,11 @@ from gevent.hub import get_hub
 
 from . import __version__
 from .adapters.admin_server import AdminServer
-from .adapters.blob_store import BlobFiles
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
+from .adapters.claimed_blobs import BlobClaims, SharedBlobs
 from .adapters.config_file import ConfigFile
+from .adapters.config_history import ConfigVersions
 from .adapters.configuration import Configuration
 from .adapters.control_socket import ControlServer
 from .adapters.docker_engine import DockerEngine, docker_address, docker_present
@@ -46,6 +47,8 @@ from .adapters.sqlite_events import SqliteEvents
 from .adapters.sqlite_ledger import SqliteLedger
 from .adapters.sqlite_requests import SqliteRequests
 from .adapters.state_files import StateFiles, StateLock, replace_file, saved
+from .adapters.terminals import EngineTerminals
+from .adapters.webhook import HookClient
 from .cli.daemon import config_path, parse, state_folder
 from .core.model import App, Settings, User
 from .core.specs import Owner, engine_for
@@ -138,7 +141,8 @@ class Daemon:
             folder / "requests.db", self._report, off_loop, lambda: config.current().requests.retain
         )
         self._ledger = SqliteLedger(folder / "ledger.db", self._report, off_loop)
-        self._blobs = BlobFiles(folder / "blobs", off_loop)
+        claims = BlobClaims(folder / "claims.db", self._report, off_loop)
+        self._blobs = SharedBlobs(folder / "blobs", claims, off_loop)
         self._secrets = SecretBox(
             self._state,
             folder,
@@ -188,6 +192,7 @@ class Daemon:
         self._events.close()
         self._requests.close()
         self._ledger.close()
+        self._blobs.claims.close()
         for engine in self._engines.values():
             engine.close()
         self._lag.stop()
@@ -201,6 +206,7 @@ class Daemon:
         settings, identity = self._config.current(), self._identity
         return World(
             config=self._configuration,
+            config_versions=ConfigVersions(self._config, self._state, off_loop),
             owner=Owner(project=settings.project, daemon=identity.id),
             epoch=identity.epoch,
             state=self._state,
@@ -211,6 +217,7 @@ class Daemon:
             contexts=Contexts(self._folder / "git", off_loop),
             blobs=self._blobs,
             secrets=self._secrets,
+            hook_sender=HookClient(),
             ledger=self._ledger,
             listeners=ProcListeners(),
             outputs={name: ContainerOutputs(_asked(engine), off_loop) for name, engine in self._engines.items()},
@@ -287,7 +294,7 @@ class Daemon:
             access=refs.access,
             secrets=refs.secrets,
         )
-        return asked, web.create_app(asked, self._web)
+        return asked, web.create_app(asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs)
 
     def _open_admin(self, refs: Refs) -> AdminServer:
         self._admin = AdminServer(self._config.current().admin.listen, self._wsgi()[1])

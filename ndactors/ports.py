@@ -14,6 +14,7 @@ from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, Engine
 from .core.images import BuildContext, BuildRequest, ImageInfo
 from .core.model import App, Build, Healthcheck, Registry, Settings
 from .core.webhooks import HookAnswer
+from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
 from .messages.edge import RequestRecords
 from .messages.operations import (
     GetOperations,
@@ -192,8 +193,11 @@ class ConfigSource(Protocol):
         """Read the file again; the settings and the warnings. ``ConfigurationError`` leaves everything as it was."""
         ...
 
-    def check(self, project: str, bundle: Bundle, *, lay_out: bool) -> CheckedProject:
-        """Understand a project's file, and lay its files out. ``ConfigurationError``, ``MissingBlobs``, ``Invalid``."""
+    def check(
+        self, project: str, bundle: Bundle, *, lay_out: bool, only: tuple[str, ...] | None = None
+    ) -> CheckedProject:
+        """Understand a project's file, and lay its files out. ``only``: for somebody who may touch these apps, and has
+        the blobs that were sent by such; None: no limit. ``ConfigurationError``, ``MissingBlobs``, ``Invalid``."""
         ...
 
     def conflicts(self, project: str, apps: Mapping[str, App]) -> list[str]:
@@ -209,6 +213,32 @@ class ConfigSource(Protocol):
     def remove(self, app: str) -> None:
         """``NotFound``, or ``Conflict`` for an app of the server's own file."""
         ...
+
+    def clean(self) -> None:
+        """Uploads that nothing needs any more go. ``StateError``."""
+        ...
+
+
+class ConfigTexts(Protocol):
+    """The texts of the server's own file: the one that is there, and every one before."""
+
+    def observe(self) -> int | None:
+        """What somebody wrote into the file by hand becomes a version; the newest version's number."""
+        ...
+
+    def view(self) -> ConfigView:
+        """``NotFound`` while the file is gone."""
+        ...
+
+    def put(self, text: str, by: str, message: str | None = None, if_match: Collection[str] = ()) -> ConfigWritten:
+        """Write another text and load it. ``ConfigurationError``, ``Conflict``, ``StateError``."""
+        ...
+
+    def rollback(self, to: int, by: str, message: str | None = None) -> ConfigWritten:
+        """``NotFound`` for no such version."""
+        ...
+
+    def page(self, query: GetConfigHistory) -> ConfigHistory: ...
 
 
 class BuildContexts(Protocol):

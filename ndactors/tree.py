@@ -22,6 +22,7 @@ from .actors.deploy import DeployActor
 from .actors.deploy_work import Workshop
 from .actors.deploying import DeploySurroundings
 from .actors.event import EventActor
+from .actors.hook import HookActor
 from .actors.inventory import InventoryActor
 from .actors.job import JobsActor, JobsSurroundings
 from .actors.operation import OperationsActor
@@ -43,8 +44,10 @@ from .messages.operations import Origin
 from .ports import (
     BlobStore,
     BuildContexts,
+    ConfigTexts,
     ContainerEngine,
     EventStore,
+    HookSender,
     ImageStore,
     JobOutputs,
     Lag,
@@ -69,6 +72,7 @@ class World:
     """Everything outside that the actors work with. It outlives every one of them."""
 
     config: Configuration
+    config_versions: ConfigTexts
     owner: Owner
     epoch: int
     state: StateFiles
@@ -78,6 +82,7 @@ class World:
     contexts: BuildContexts
     blobs: BlobStore
     secrets: SecretStore
+    hook_sender: HookSender
     ledger: Ledger
     listeners: Listeners
     outputs: dict[str, JobOutputs]
@@ -136,6 +141,12 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.access, AccessActor, world.state, refs.events, world.now),
             Child(refs.secrets, SecretActor, world.secrets, refs.events),
             Child(
+                refs.hooks,
+                HookActor,
+                lambda: current().webhook,
+                *(world.hook_sender, world.state, refs.events, world.new_operation, world.now),
+            ),
+            Child(
                 refs.operations,
                 OperationsActor,
                 lambda: current().apps,
@@ -176,7 +187,8 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.config,
                 ConfigActor,
-                *(world.config, (refs.apps, refs.edge), refs.events, refs.operations, partial(_deployed, world)),
+                *(world.config, world.config_versions, (refs.apps, refs.edge), refs.events, refs.operations),
+                partial(_deployed, world),
             ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),
             Child(Ref("admin"), AdminActor, partial(world.open_admin, refs)),

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 
 from ndactors.errors import NextDeployError
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
+from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.queries import (
     ActorNode,
     AppView,
@@ -129,6 +130,7 @@ class Collector:
             (self._refs.edge, GetEdge(), _edge),
             (self._refs.apps, GetApps(), _apps),
             (self._refs.host, GetHost(), _host),
+            (self._refs.apps, GetJobs(), _jobs),
             (self._refs.root, GetTree(), _actors),
             (self._refs.daemon, GetDaemon(), _daemon),
         ):
@@ -182,6 +184,14 @@ def _apps(families: dict[str, Any], apps: tuple[AppView, ...]) -> None:
             )
         for (process_name, state), count in states.items():
             families["nextdeploy_containers"].add_metric([app.name, process_name, state], count)
+
+
+def _jobs(families: dict[str, Any], jobs: tuple[JobView, ...]) -> None:
+    for job in jobs:
+        if job.last_success is not None:
+            families["nextdeploy_job_last_success_timestamp_seconds"].add_metric(
+                [job.app, job.process], job.last_success
+            )
 
 
 def _host(families: dict[str, Any], host: HostView) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 from gevent.hub import get_hub
 
-from ndactors.adapters.blob_store import BlobFiles
+from ndactors.adapters.claimed_blobs import BlobClaims, SharedBlobs
 from ndactors.adapters.control_socket import ControlClient, RemoteRef
 from ndactors.cli.daemon import state_folder
 from ndactors.errors import NextDeployError
@@ -18,6 +19,8 @@ from ndactors.messages.control import GetWebSettings
 
 from . import Refs, create_app
 from .relay import Relay
+
+log = logging.getLogger("nextdeploy.web")
 
 REFRESH_SECONDS = 30.0
 NAMES = {
@@ -75,11 +78,16 @@ class LateApp:
             self._app = create_app(refs, settings, relay=self._relay, blobs=_blobs(self._folder))
 
 
-def _blobs(state: Path) -> BlobFiles | None:
+def _blobs(state: Path) -> SharedBlobs | None:
     """Uploads go straight into the state folder; None if this process may not write there."""
     if not os.access(state, os.W_OK | os.X_OK):
         return None
-    return BlobFiles(state / "blobs", lambda call: get_hub().threadpool.apply(call))
+    claims = BlobClaims(state / "claims.db", lambda kind, words: log.warning("%s: %s", kind, words), _off_loop)
+    return SharedBlobs(state / "blobs", claims, _off_loop)
+
+
+def _off_loop(call: Callable[[], Any]) -> Any:
+    return get_hub().threadpool.apply(call)
 
 
 def _answer(start_response: Callable[..., Any], status: str, body: bytes, kind: str) -> Iterable[bytes]:

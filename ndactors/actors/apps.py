@@ -24,6 +24,7 @@ from ..messages.jobs import GetJobs, JobsChanged
 from ..messages.operations import Origin, PartEnded
 from ..messages.queries import AppView, GetApps, GetReadiness, Readiness
 from ..messages.secrets import EnvView, GetEnv
+from ..messages.sources import GetSource, SourceView, source_of
 from ..messages.views import env_view, readiness
 from ..ports import StateStore
 from ..runtime.actor import Actor
@@ -93,6 +94,8 @@ class AppsActor(Actor):
                 return tuple(row for _, told in sorted(self._jobs.items()) for row in told.jobs)
             case GetEnv(app=app):
                 return self._environment(app)
+            case GetSource(app=app):
+                return self._source(app)
             case GetReadiness():
                 return self._readiness()
             case _:
@@ -155,6 +158,12 @@ class AppsActor(Actor):
         self._jobs.pop(place, None)
         if place[0] not in self._settings.apps:
             self._views.pop(place[0], None)
+
+    def _source(self, name: str) -> SourceView:
+        app = self._settings.apps.get(name)
+        if app is None:
+            raise NotFound(f"There is no app called {name}.")
+        return source_of(app)
 
     def _environment(self, name: str) -> EnvView:
         app = self._settings.apps.get(name)

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from ..core.masking import differences
 from ..core.model import App
-from ..errors import ConfigurationError, Conflict, NextDeployError, NotFound
+from ..errors import ConfigurationError, Conflict, NextDeployError, NotFound, StateError
+from ..messages.config import ConfigWritten, GetConfig, GetConfigHistory, PutConfig, RollbackConfig
 from ..messages.containers import ApplySettings, RecordEvent, ReloadConfig
 from ..messages.deployments import DeployRecord, shown
 from ..messages.operations import Difference, OperationRefused, OperationReserved, ReserveOperation
@@ -25,11 +26,22 @@ from ..messages.projects import (
     ProjectPlan,
     RemoveApp,
 )
-from ..ports import CheckedProject, ConfigSource
+from ..ports import CheckedProject, ConfigSource, ConfigTexts
 from ..runtime.actor import Actor
 from ..runtime.ref import Later, Ref
 
 log = logging.getLogger("ndactors.config")
+
+
+CLEAN_SECONDS = 3600.0
+
+
+class CleanDue: ...
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    error: StateError | None
 
 
 @dataclass(frozen=True)
@@ -57,12 +69,14 @@ class ConfigActor(Actor):
     def __init__(
         self,
         source: ConfigSource,
+        texts: ConfigTexts,
         listeners: tuple[Ref, ...],
         events: Ref,
         operations: Ref,
         deployed: Callable[[str], DeployRecord | None],
     ) -> None:
         self._source = source
+        self._texts = texts
         self._listeners = listeners
         self._events = events
         self._operations = operations
@@ -70,10 +84,30 @@ class ConfigActor(Actor):
         self._waiting: dict[int, Reserved] = {}
         self._requests = 0
 
+    def on_start(self) -> None:
+        try:
+            self._texts.observe()
+        except StateError as error:
+            log.error("%s", error)
+        self.every(CLEAN_SECONDS, CleanDue())
+
     def receive(self, message: object) -> object:
         match message:
             case ReloadConfig():
                 self._reload()
+            case GetConfig():
+                return self._texts.view()
+            case GetConfigHistory():
+                return self._texts.page(message)
+            case PutConfig(text=text, by=by, message=words, if_match=if_match):
+                return self._written(lambda: self._texts.put(text, by, words, if_match))
+            case RollbackConfig(to=to, by=by, message=words):
+                return self._written(lambda: self._texts.rollback(to, by, words))
+            case Cleaned(error=error):
+                if error is not None:
+                    log.error("%s", error)
+            case CleanDue():
+                self.run(self._source.clean, _cleaned)
             case DeployProject() | PlanProject():
                 return self._check(message)
             case Checked():
@@ -105,9 +139,15 @@ class ConfigActor(Actor):
             return
         for line in warnings:
             log.warning("%s", line)
+        self._texts.observe()
         changed = settings != before
         self._events.tell(RecordEvent(kind="config.reloaded", reason="changed" if changed else "nothing changed"))
         self._apply()
+
+    def _written(self, write: Callable[[], ConfigWritten]) -> ConfigWritten:
+        written = write()
+        self._reload()
+        return written
 
     def _apply(self) -> None:
         message = ApplySettings(settings=self._source.current(), origins=self._source.origins())
@@ -119,7 +159,7 @@ class ConfigActor(Actor):
     def _check(self, ask: DeployProject | PlanProject) -> Later:
         later, source = Later(), self._source
         self.run(
-            lambda: source.check(ask.project, ask.bundle, lay_out=isinstance(ask, DeployProject)),
+            lambda: source.check(ask.project, ask.bundle, lay_out=isinstance(ask, DeployProject), only=ask.only),
             lambda checked, error: Checked(ask, later, checked, error),
         )
         return later
@@ -214,6 +254,12 @@ class ConfigActor(Actor):
             drift = _drift(self._deployed(name))
             rows.append(AppPlan(app=name, action="none", drift=drift))
         return tuple(rows)
+
+
+def _cleaned(_: object, error: BaseException | None) -> Cleaned:
+    if error is not None and not isinstance(error, StateError):
+        raise error
+    return Cleaned(error)
 
 
 def _drift(record: DeployRecord | None) -> tuple[Difference, ...]:

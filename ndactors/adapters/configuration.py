@@ -17,8 +17,9 @@ from ..core.projects import composed, taken_apps, taken_domains
 from ..errors import Conflict, NotFound
 from ..messages.operations import Origin
 from ..messages.projects import Bundle
-from ..ports import BlobStore, CheckedProject, SecretStore, StateStore
+from ..ports import CheckedProject, SecretStore, StateStore
 from .bundles import Bundles
+from .claimed_blobs import SharedBlobs
 from .config_file import ConfigFile
 from .project_files import ProjectLoader
 
@@ -48,7 +49,7 @@ class Configuration:
         state: StateStore,
         bundles: Bundles,
         loader: ProjectLoader,
-        blobs: BlobStore,
+        blobs: SharedBlobs,
         secrets: SecretStore,
     ) -> None:
         self.file = file
@@ -101,9 +102,12 @@ class Configuration:
 
     # -- projects ----------------------------------------------------------------------------------
 
-    def check(self, project: str, bundle: Bundle, *, lay_out: bool) -> CheckedProject:
-        folder = self._bundles.lay_out(project, bundle) if lay_out else None
-        loaded = self._loader.load(project, bundle, folder, self._secret_names, self._settings.allow)
+    def check(
+        self, project: str, bundle: Bundle, *, lay_out: bool, only: tuple[str, ...] | None = None
+    ) -> CheckedProject:
+        seen = self._blobs.seen_by(only)
+        folder = self._bundles.lay_out(project, bundle, seen) if lay_out else None
+        loaded = self._loader.load(project, bundle, folder, self._secret_names, self._settings.allow, seen=seen)
         apps = {
             name: _with_archive(replace(app, project=project), bundle) for name, app in loaded.settings.apps.items()
         }
@@ -111,7 +115,7 @@ class Configuration:
         before = self._projects.get(project)
         known = before.digests if before is not None else {}
         wanted = {file.sha256: file.size for file in (*bundle.files, *bundle.images.values()) if file.sha256}
-        missing = [] if lay_out else self._blobs.missing(wanted)
+        missing = [] if lay_out else seen.missing(wanted)
         return CheckedProject(
             apps=apps,
             folder=str(folder or ""),
@@ -165,6 +169,9 @@ class Configuration:
         self._state.save(f"{FOLDER}/{record.name}", record)
         self._projects[record.name] = record
         self._compose()
+
+    def clean(self) -> None:
+        self._blobs.clean(self.blobs_in_use(), time.time())
 
     def blobs_in_use(self) -> set[str]:
         """Archives that an app may be built from again."""

@@ -57,8 +57,8 @@ class ProjectLoader:
         seen: BlobStore | None = None,
     ) -> Loaded:
         """``folder`` is where ``Bundles.lay_out`` put the files; None: only to see what it would mean, so that nothing is
-        made, and blobs need not be here. ``seen``: the blobs as who asks sees them (None: all). ``ConfigurationError`` with everything that is wrong; ``Invalid`` and
-        ``TooLarge`` for files that cannot be. Build contexts are absolute with a folder, relative without one."""
+        made, and blobs need not be here. ``seen``: the blobs as who asks sees them (None: all). ``ConfigurationError`` with
+        everything that is wrong; ``Invalid`` and ``TooLarge`` for files that cannot be. Build contexts are absolute with a folder, relative without one."""
         if not re.fullmatch(schema.NAME, project):
             raise Invalid(f"{project!r} is no valid project name; use a-z, 0-9 and -, at most 40 characters.")
         if len(bundle.variables) > MAX_VARIABLES:

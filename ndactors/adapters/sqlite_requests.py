@@ -71,7 +71,7 @@ WITH picked AS (
   SELECT r.container AS container, r.held AS held, CASE WHEN r.status <> 101 THEN r.duration END AS took,
     (r.status >= 500 AND r.error <> ?) OR r.error IN ({", ".join("?" * len(CUT_OFF))}) AS failed
   FROM requests r JOIN heads h ON h.id = r.head
-  WHERE r.seq >= ? AND r.at >= ? AND r.at < ? AND h.app = ?),
+  WHERE r.seq >= ? AND r.at + r.duration >= ? AND r.at + r.duration < ? AND h.app = ?),
 ranked AS (
   SELECT *, row_number() OVER own AS own_rank, count(took) OVER (PARTITION BY container) AS own_count,
     row_number() OVER everybody AS all_rank, count(took) OVER () AS all_count

@@ -6,20 +6,11 @@ from ..errors import Problem
 from .environments import Document, Path
 
 UNBUILT: dict[str, str] = {
-    "server": "remote deploys",
     "admin.domain": "the API at a domain",
     "admin.allowed_origins": "live updates to other origins",
-    "registries": "pulling images",
-    "allow": "project files",
-    "apps.*.build": "building images",
-    "apps.*.secrets": "the secret store",
     "apps.*.scale": "autoscaling",
     "apps.*.mirror": "failover to a mirror",
     "apps.*.backup": "backups",
-    "apps.*.deploy.keep": "old images",
-    "apps.*.deploy.skew": "skew protection",
-    "apps.*.deploy.canary": "canaries",
-    "apps.*.processes.*.secrets": "the secret store",
     "apps.*.processes.*.scale": "autoscaling",
     "edge.https": "HTTPS",
     "logs.retain": "the log store",
@@ -44,10 +35,6 @@ def unbuilt_warnings(document: Document) -> list[Problem]:
             )
     if document.tree.get("engine") == "swarm":
         found.append(document.problem(("engine",), "Swarm cannot be had yet; the Docker Engine is used."))
-    for name, app in (document.tree.get("apps") or {}).items():
-        if isinstance(app, dict) and (app.get("deploy") or {}).get("strategy") == "canary":
-            words = "This loads, but canaries cannot be had yet: it rolls."
-            found.append(document.problem(("apps", name, "deploy", "strategy"), words))
     return found
 
 

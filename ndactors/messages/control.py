@@ -22,6 +22,7 @@ from .config import (
     PutConfig,
     RollbackConfig,
 )
+from .jobs import GetJobs, JobView
 from .operations import (
     BeginOperation,
     CancelOperation,
@@ -82,6 +83,7 @@ Askable = (
     | GetEnv
     | GetEvents
     | GetHost
+    | GetJobs
     | GetOperation
     | GetOperations
     | GetPlan
@@ -113,6 +115,7 @@ ANSWERS: dict[type, Any] = {
     GetConfig: ConfigView,
     GetConfigHistory: ConfigHistory,
     GetEnv: EnvView,
+    GetJobs: tuple[JobView, ...],
     GetOperation: Operation,
     GetOperations: OperationPage,
     GetPlan: tuple[AppPlan, ...],

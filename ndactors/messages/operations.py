@@ -113,7 +113,7 @@ class Step(Value, frozen=True, kw_only=True):
 
 
 class Receipt(Value, frozen=True, kw_only=True):
-    """What visitors noticed of a switch. ``requests`` counts those that began before, during and after it, by
+    """What visitors noticed of a switch. ``requests`` counts those that ended before, during and after it, by
     ``windows`` (RFC 3339, from and to): the same that the request records show for these times. ``failed`` are those
     during and after that were answered with 5xx or cut off. ``seconds``: from the start of the switch to its end."""
 

@@ -122,7 +122,7 @@ class RequestPage(Value, frozen=True, kw_only=True):
 
 
 class GetTraffic(Message, frozen=True, kw_only=True):
-    """Requests of ``app`` that began from ``since`` to before ``until`` (seconds since 1970), added up. ``over_ms``:
+    """Requests of ``app`` that ended from ``since`` to before ``until`` (seconds since 1970), added up. ``over_ms``:
     count those that took longer, too. Answers ``TrafficSummary``, with everything that ended more than ``SETTLE_SECONDS``
     ago; what is still under way is not in it. It costs by how much came since ``since``, not by how much there is."""
 

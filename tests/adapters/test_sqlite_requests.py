@@ -203,18 +203,25 @@ def row(
     return Row(at, ms / 1000, 0.0, 0, -1, status, 0, 0, b"", "", "", container, 0, error, b"", held_ms / 1000)
 
 
-def ask(store, since: float = NOW - 1, until: float = NOW + 1000, over_ms: float | None = None, app: str = "shop"):
+def ask(store, since: float = NOW - 1, until: float = NOW + 5000, over_ms: float | None = None, app: str = "shop"):
     return store.traffic(GetTraffic(app=app, since=since, until=until, over_ms=over_ms))
 
 
-def test_requests_are_counted_by_when_they_began(make):
+def test_requests_are_counted_by_when_they_ended(make):
     store = make()
-    store.append([rows_of(1, [row(at=n) for n in range(10)]), rows_of(2, [row()] * 3, app="blog")])
+    store.append([rows_of(1, [row(at=n - 0.001) for n in range(10)]), rows_of(2, [row()] * 3, app="blog")])
     assert ask(store).all.requests == 10
     assert ask(store, NOW + 3, NOW + 7).all.requests == 4, "from since to before until"
     assert ask(store, app="blog").all.requests == 3
     assert ask(store, app="nobody") == TrafficSummary()
     assert ask(store, NOW + 500).all.p95_ms is None
+
+
+def test_a_long_request_counts_in_the_window_of_its_end(make):
+    store = make()
+    store.append([rows_of(1, [row(at=0, ms=5000)])])
+    assert ask(store, NOW, NOW + 5).all.requests == 0, "it goes on"
+    assert ask(store, NOW + 5, NOW + 6).all.requests == 1
 
 
 def test_sums_are_by_container_too(make):
@@ -326,7 +333,7 @@ def test_what_was_long_ago_costs_nothing(make, clock):
     per_hour, hours = 2000, 100
     for hour in range(hours):
         clock.now = NOW + 3600 * hour
-        store.append([rows_of(hour + 1, [row(at=n / per_hour) for n in range(per_hour)], base=clock.now - 1)])
+        store.append([rows_of(hour + 1, [row(at=n / per_hour, ms=0.1) for n in range(per_hour)], base=clock.now - 1)])
     last = GetTraffic(app="shop", since=clock.now - 60, until=clock.now)
     assert store.traffic(last).all.requests == per_hour
     everything = GetTraffic(app="shop", since=0.0, until=clock.now)
@@ -342,11 +349,12 @@ def test_nothing_is_missed_however_late_and_in_whatever_order_it_comes(make, clo
     clock.now = NOW + 3600
     store.append([rows_of(2, [row(at=n) for n in range(3000, 3600)])])
     store.append([rows_of(1, [row(at=n) for n in range(50)], worker="cut off")])
-    store.append([rows_of(3, [row(at=1, ms=3_599_000, container="long")])])
+    store.append([rows_of(3, [row(at=1, ms=3_598_500, container="long")])])
     found = ask(store, NOW, NOW + 100)
-    assert found.all.requests == 100 + 50 + 1
+    assert found.all.requests == 100 + 50
+    found = ask(store, NOW + 3000, NOW + 3600)
+    assert found.all.requests == 600 + 1
     assert found.containers["long"].requests == 1
-    assert ask(store, NOW + 3000, NOW + 3600).all.requests == 600
 
 
 def test_a_clock_that_is_put_back_a_little_hides_nothing(make, clock):

@@ -16,6 +16,7 @@ from ndactors.messages.access import TokenIdentity, VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.operations import BeginOperation
+from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.queries import (
     AppView,
     ContainerView,
@@ -93,6 +94,7 @@ class FakeRef:
                 items=(Event(id=5, ts="2026-01-01T00:00:00.000000Z", kind="container.died", app="shop", reason="<b>"),),
                 next=5,
             ),
+            GetJobs: (JobView(app="shop", process="tidy", schedule="@hourly", timezone="UTC", last_success=7.0),),
             GetHost: HostView(
                 cpu_percent=5.0,
                 load=(0.1, 0.2, 0.3),
