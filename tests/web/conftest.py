@@ -15,8 +15,8 @@ from ndactors.errors import NotFound
 from ndactors.messages.access import TokenIdentity, VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
-from ndactors.messages.operations import BeginOperation
 from ndactors.messages.jobs import GetJobs, JobView
+from ndactors.messages.operations import BeginOperation
 from ndactors.messages.queries import (
     AppView,
     ContainerView,
