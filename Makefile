@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 export PYTHONPATH = $(CURDIR)
 
-.PHONY: run test check lint bench load help
+.PHONY: run test check lint bench chaos load help
 
 help:
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +31,12 @@ bench: $(VENV)/dev.stamp ## benchmarks beside others on the same work (SHORT=1: 
 	@$(PY) tests/bench/actors.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/edge.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/idle.py $(if $(SHORT),--short)
+
+chaos: $(VENV)/dev.stamp ## long runs on the real Engine: deploys under load, canaries, a death at every step (SHORT=1: a short form)
+	@sh packaging/test-engine.sh
+	@$(PY) tests/system/deploys.py $(if $(SHORT),--deploys 3 --bad 1)
+	@$(PY) tests/system/canaries.py $(if $(SHORT),--hold 3)
+	@$(PY) tests/chaos/deaths.py $(if $(SHORT),--stride 12)
 
 load: $(VENV)/dev.stamp ## locust against a running demo (HOST=http://localhost:8080)
 	@$(PY) -m pip install --quiet "locust>=2.20"

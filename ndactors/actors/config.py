@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..core.masking import differences
-from ..core.model import App
+from ..core.model import App, Process
 from ..errors import ConfigurationError, Conflict, NextDeployError, NotFound, StateError
 from ..messages.config import ConfigWritten, GetConfig, GetConfigHistory, PutConfig, RollbackConfig
 from ..messages.containers import ApplySettings, RecordEvent, ReloadConfig
@@ -187,14 +187,15 @@ class ConfigActor(Actor):
         )
 
     def _refuse_what_is_not_theirs(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> None:
-        wrong = self._source.conflicts(ask.project, checked.apps)
-        if wrong:
-            raise Conflict(" ".join(wrong))
         if ask.only is not None:
+            # first of all: who may not see an app is not told that there is one
             touched = {*checked.apps, *self._pruned(ask, checked)}
             strange = sorted(touched - set(ask.only))
             if strange:
                 raise NotFound(f"There is no app called {strange[0]}.")
+        wrong = self._source.conflicts(ask.project, checked.apps)
+        if wrong:
+            raise Conflict(" ".join(wrong))
 
     def _pruned(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> set[str]:
         return self._source.apps_of(ask.project).keys() - checked.apps.keys() if ask.prune else set()
@@ -237,7 +238,7 @@ class ConfigActor(Actor):
 
     def _app_plan(self, name: str, app: App, checked: CheckedProject, there: App | None) -> AppPlan:
         if there is None:
-            return AppPlan(app=name, action="create", changes=_rows({}, shown(app)))
+            return AppPlan(app=name, action="create", changes=_rows(shown(_plain(app)), shown(app)))
         record = self._deployed(name)
         base = record.base if record is not None and record.base is not None else there
         changes = _rows(shown(base), shown(app))
@@ -267,7 +268,15 @@ def _drift(record: DeployRecord | None) -> tuple[Difference, ...]:
     if record is None or record.live is None:
         return ()
     wanted = record.attempted or record.base
-    return _rows(shown(wanted), shown(record.live)) if wanted is not None else ()
+    if wanted is None:
+        return ()
+    rows = _rows(shown(wanted), shown(record.live))
+    return tuple(row for row in rows if row.path != "image_id")  # a file names no digest
+
+
+def _plain(app: App) -> App:
+    """What an app would be of which the file says nothing."""
+    return App(name=app.name, processes={name: Process(name=name) for name in app.processes})
 
 
 def _rows(before: Any, after: Any) -> tuple[Difference, ...]:

@@ -376,12 +376,12 @@ class DeployActor(Switching, Ending):
     # -- before the switch -------------------------------------------------------------------------
 
     def _release(self) -> None:
-        pending = self._pending()
-        self._releases = [
-            process.name
-            for process in pending.target.processes.values()
-            if process.schedule == "@deploy" and pending.kind == "deploy"
-        ]
+        pending, live = self._pending(), self._record.live
+        new = pending.kind == "deploy" or live is None
+        if live is not None and pending.kind != "rollback":
+            # a secret that a new version waited for brings that version
+            new = new or (live.image, live.image_id) != (pending.target.image, pending.target.image_id)
+        self._releases = [p.name for p in pending.target.processes.values() if new and p.schedule == "@deploy"]
         self._next_release()
 
     def _next_release(self) -> None:

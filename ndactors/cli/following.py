@@ -90,8 +90,9 @@ class Following:
             self._draw(operation, over=over)
             return
         steps = operation.get("steps") or ()
-        for step in steps:
-            if step.get("state") == "running":
+        # what was logged belongs to a step that began meanwhile, unless one ended: then it comes before that end
+        if not any(self._is_news(step) and step.get("state") != "running" for step in steps):
+            for step in steps:
                 self._tell(step)
         for line in lines:
             if line:
@@ -99,13 +100,16 @@ class Following:
         for step in steps:
             self._tell(step)
 
+    def _is_news(self, step: dict[str, Any]) -> bool:
+        state = str(step.get("state"))
+        return state != "pending" and self._told.get(str(step.get("name"))) != state
+
     def _tell(self, step: dict[str, Any]) -> None:
         """A step, once for each state that it was seen in."""
-        name, state = str(step.get("name")), str(step.get("state"))
-        if state == "pending" or self._told.get(name) == state:
-            return
-        self._told[name] = state
-        self._screen.say(f"{name}: {described(step)}")
+        if self._is_news(step):
+            name = str(step.get("name"))
+            self._told[name] = str(step.get("state"))
+            self._screen.say(f"{name}: {described(step)}")
 
     def _draw(self, operation: dict[str, Any], *, over: bool) -> None:
         steps = [step for step in operation.get("steps") or () if not over or step.get("state") != "pending"]

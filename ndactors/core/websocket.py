@@ -1,5 +1,6 @@
-"""What a WebSocket client sends, read strictly (RFC 6455). No I/O: bytes go in, messages come out, and whatever breaks the
-protocol is a ``Violation``. Memory is bounded by ``message_limit``; one ``take`` looks at one frame."""
+"""What a WebSocket's peer sends, read strictly (RFC 6455), and the frames of a client. No I/O: bytes go in, messages come
+out, and whatever breaks the protocol is a ``Violation``. Memory is bounded by ``message_limit``; one ``take`` looks at one
+frame."""
 
 from __future__ import annotations
 
@@ -53,10 +54,11 @@ Event = Message | Fragment | Ping | Pong | Close
 
 class Reader:
     """``feed`` it what was received, then ``take`` until there is None. After a ``Close`` nothing comes any more; after a
-    ``Violation`` nothing can be taken."""
+    ``Violation`` nothing can be taken. ``masked``: the peer is a client, whose frames must be; a server's must not."""
 
-    def __init__(self, message_limit: int) -> None:
+    def __init__(self, message_limit: int, *, masked: bool = True) -> None:
         self._limit = message_limit
+        self._masked = masked
         self._buffer = bytearray()
         self._opcode = 0
         """Of the message whose fragments come; 0 between messages."""
@@ -92,13 +94,14 @@ class Reader:
             length = _long_length(buffer, length)
         if opcode < CLOSE and len(self._message) + length > self._limit:
             raise Violation(TOO_BIG, f"a message may have at most {self._limit} bytes")
-        end = start + 4 + length
+        body = start + 4 if self._masked else start
+        end = body + length
         if len(buffer) < end:
             return None
-        key, payload = bytes(buffer[start : start + 4]), buffer[start + 4 : end]
+        key, payload = bytes(buffer[start:body]), buffer[body:end]
         del buffer[:end]
-        for lane in range(4) if length else ():
-            payload[lane::4] = payload[lane::4].translate(_XOR[key[lane]])
+        if key:
+            _mask(payload, key)
         if opcode >= CLOSE:
             return self._control(opcode, bytes(payload))
         return self._data(opcode, payload, fin=bool(fin))
@@ -110,8 +113,10 @@ class Reader:
             raise Violation(PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
         if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
             raise Violation(PROTOCOL_ERROR, f"there is no opcode {opcode}")
-        if not second & 0x80:
-            raise Violation(PROTOCOL_ERROR, "a client's frames must be masked")
+        if bool(second & 0x80) != self._masked:
+            raise Violation(
+                PROTOCOL_ERROR, "a client's frames must be masked" if self._masked else "a server masks no frames"
+            )
         if opcode >= CLOSE:
             if not fin:
                 raise Violation(PROTOCOL_ERROR, "a control frame must not be fragmented")
@@ -171,6 +176,27 @@ def _long_length(buffer: bytearray, kind: int) -> int:
     if length < (126 if kind == 126 else 1 << 16):
         raise Violation(PROTOCOL_ERROR, "a length must be written as short as possible")
     return length
+
+
+def _mask(payload: bytearray, key: bytes) -> None:
+    """In place; twice is as if never."""
+    for lane in range(4) if payload else ():
+        payload[lane::4] = payload[lane::4].translate(_XOR[key[lane]])
+
+
+def client_frame(opcode: int, payload: bytes, key: bytes) -> bytes:
+    """A whole message, or a control frame, as a client sends it; ``key`` are four random bytes."""
+    length = len(payload)
+    head = bytes([0x80 | opcode])
+    if length < 126:
+        head += bytes([0x80 | length])
+    elif length < 1 << 16:
+        head += struct.pack(">BH", 0x80 | 126, length)
+    else:
+        head += struct.pack(">BQ", 0x80 | 127, length)
+    masked = bytearray(payload)
+    _mask(masked, key)
+    return head + key + masked
 
 
 def close_payload(code: int, reason: str) -> bytes:

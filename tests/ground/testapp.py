@@ -1,5 +1,6 @@
 """The tests' app: does what a test asks of it. Standard library only."""
 
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ HEALTHY = threading.Event()
 HEALTHY.set()
 HUNG = threading.Event()
 MODE = {}
+COUNTER = itertools.count(1)
 
 
 class App(BaseHTTPRequestHandler):
@@ -47,7 +49,10 @@ class App(BaseHTTPRequestHandler):
         if url.path == "/print":
             for number in range(int(query.get("lines", "1"))):
                 print(f"line {number}", flush=True)
-        status = 500 if url.path == "/fail" or (url.path == "/health" and not HEALTHY.is_set()) else 200
+        time.sleep(float(os.environ.get("SLOW_MS", "0")) / 1000)
+        every = int(os.environ.get("FAIL_EVERY", "0"))
+        unlucky = bool(every) and url.path == "/" and next(COUNTER) % every == 0
+        status = 500 if unlucky or url.path == "/fail" or (url.path == "/health" and not HEALTHY.is_set()) else 200
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else b""
         self.reply(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import secrets
 import signal
 import statistics
 import subprocess
@@ -48,13 +49,14 @@ class Visitors:
 def versions(address: str, base: str, settings: dict[str, dict[str, str]]) -> dict[str, str]:
     """Images made of ``base`` with other variables: name → image."""
     client = docker.APIClient(base_url=address, timeout=120)
+    repository = f"nextdeploy-deploys-{secrets.token_hex(4)}"
     made = {}
     for name, env in settings.items():
         container = client.create_container(base)["Id"]
         changes = "\n".join(f"ENV {key}={value}" for key, value in env.items())
-        client.commit(container, repository="nextdeploy-deploys", tag=name, changes=changes)
+        client.commit(container, repository=repository, tag=name, changes=changes)
         client.remove_container(container)
-        made[name] = f"nextdeploy-deploys:{name}"
+        made[name] = f"{repository}:{name}"
     client.close()
     return made
 
