@@ -65,6 +65,8 @@ log = logging.getLogger("ndactors.tree")
 
 NEVER_GIVE_UP = Intensity(None)
 EDGE_STOP_SECONDS = 15.0
+TRAFFIC_SECONDS = 30.0
+"""So long a sum over request records may take; it waits for those that are on their way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +239,7 @@ def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tup
             registries=lambda: world.config.current().registries,
         ),
         listeners=world.listeners,
-        traffic=world.record_store.traffic,
+        traffic=lambda query: refs.records.ask(query, TRAFFIC_SECONDS),
         ledger=world.ledger,
         state=world.state,
         app=own,

@@ -170,10 +170,17 @@ class DeployActor(Switching, Ending):
         if pending is not None:
             self._end_pending("cancelled", f"superseded by a newer change ({origin.by})")
             record = self._record
+        told = bool(origin.operation) and origin.operation == record.taken
+        if not told:
+            self._record = record = replace(record, taken=origin.operation)
         if record.live is None or record.base is None:
+            if told and app == record.attempted:
+                self._show(app, record.last.reason if record.last is not None else "", failed=True)
+                return
+            origin = replace(origin, operation="") if told else origin
             self._begin(Pending(kind="deploy", origin=origin, target=app, base=app))
             return
-        from_file = not origin.operation
+        from_file = told or not origin.operation
         if from_file and app == record.base:
             around.app.tell(RetryApp())
             return
@@ -181,7 +188,9 @@ class DeployActor(Switching, Ending):
             self._event("deploy.refused", "this version did not come up before; change it to have it tried again")
             return
         target = merged(record.base, record.live, app)
-        if origin.operation:
+        if from_file:
+            origin = replace(origin, operation="")
+        else:
             target = replace(target, stopped=False)
         if target.build is not None:
             target = replace(target, image_id=None)  # whether its files are still the same, the image cache knows
@@ -200,6 +209,7 @@ class DeployActor(Switching, Ending):
                 self._part(origin.operation, "failed", f"there is no app called {self._name}")
                 return
             live, base = wanted[0], wanted[0]
+            self._record = record = replace(record, taken=wanted[1].operation)
         else:
             live, base = record.live, None
         if isinstance(change, RunCommand):
@@ -321,14 +331,18 @@ class DeployActor(Switching, Ending):
         if done.sha is not None:
             git = origin.git
             origin = replace(origin, git=replace(git, sha=done.sha) if git is not None else None)
-        pending = replace(pending, target=done.app, origin=origin)
-        record = self._record
-        configs = self._configs(done.app)
-        if record.live is not None and configs == record.configs and _same(record.live, done.app):
-            self._nothing_changed(pending)
-            return
+        record, app = self._record, done.app
+        configs = self._configs(app)
+        if record.live is not None and configs == record.configs and _same(record.live, app):
+            if not record.unproven:
+                self._nothing_changed(replace(pending, target=app, origin=origin))
+                return
+            # it never came up: the same again is another try, with containers of its own
+            app = replace(app, nonce=app.nonce + 1)
+            configs = self._configs(app)
+        pending = replace(pending, target=app, origin=origin)
         before = record.live
-        rows = differences(shown(before) if before is not None else {}, shown(done.app))
+        rows = differences(shown(before) if before is not None else {}, shown(app))
         number = self._next_number()
         pending = replace(pending, number=number, phase="release", configs=configs, diff=tuple(rows))
         self._record = begun(replace(record, highest=number), pending)

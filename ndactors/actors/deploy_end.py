@@ -29,7 +29,7 @@ from ..messages.operations import (
     Receipt,
 )
 from ..messages.records import SETTLE_SECONDS, GetTraffic
-from .deploy_switch import CANCELLED, unless_state_error
+from .deploy_switch import CANCELLED, unless_unanswered
 from .deploying import Deploying, plain, release_key
 
 BEFORE_SECONDS = 10.0
@@ -72,7 +72,7 @@ class Ending(Deploying):
         self._show(pending.target)
         self._step("receipt", "running")
         # a first version has no visitors to whom it could make a difference
-        after = AFTER_SECONDS + SETTLE_SECONDS if self._record.live is not None else 0.0
+        after = 0.0 if self._record.nothing_to_keep else AFTER_SECONDS + SETTLE_SECONDS
         wait = pending.switch_ended + after - time.time()
         self.after(max(0.0, wait), CountDue())
 
@@ -81,17 +81,20 @@ class Ending(Deploying):
         if pending is None or pending.outcome is None:
             return
         began, ended = pending.switch_began, pending.switch_ended
-        edges = (began - BEFORE_SECONDS, began, ended, ended + AFTER_SECONDS)
+        after = 0.0 if self._record.nothing_to_keep else AFTER_SECONDS
+        edges = (began - BEFORE_SECONDS, began, ended, ended + after)
         windows = {
             word: (around.stamp(edges[i]), around.stamp(edges[i + 1]))
             for i, word in enumerate(("before", "during", "after"))
         }
 
         def work() -> Counted:
-            rows = [around.traffic(GetTraffic(app=name, since=edges[i], until=edges[i + 1])).all for i in range(3)]
-            return Counted(receipt_of(*rows, windows, pending.websockets, ended - began))
+            sums = [around.traffic(GetTraffic(app=name, since=edges[i], until=edges[i + 1])) for i in range(3)]
+            if not all(found.complete for found in sums):
+                self._log(pending.operation, "some records of requests at that time are lost or late\n")
+            return Counted(receipt_of(*(found.all for found in sums), windows, pending.websockets, ended - began))
 
-        self._busy(work, lambda done, error: done if error is None else unless_state_error(error, Counted(None)))
+        self._busy(work, lambda done, error: done if error is None else unless_unanswered(error, Counted(None)))
 
     def _finish(self, receipt: Receipt | None) -> None:
         """Tell everybody, remember, and clean up after it."""
@@ -106,7 +109,7 @@ class Ending(Deploying):
         if good:
             self._record = accepted(record, outcome)
         else:
-            self._record = refused(record, outcome, stays=record.live is None)
+            self._record = refused(record, outcome, stays=record.nothing_to_keep)
         if pending.number:
             self._ledger_result(pending, outcome)
         self._save()
@@ -181,6 +184,11 @@ class Ending(Deploying):
             self._around.app.tell(AbandonRevision(revision=pending.number, reason=reason))
             return
         self._end_pending("cancelled", reason)
+        last, live = self._record.last, self._record.live
+        assert last is not None
+        self._show(live or pending.target, "" if live is not None else reason, failed=live is None)
+        self._announce(pending, last)
+        self._after_end(good=False)
 
     def _end_pending(self, state: OperationState, reason: str) -> None:
         """Whatever is under way is over. In the switch the AppActor is told by what comes next."""
@@ -206,7 +214,7 @@ class Ending(Deploying):
             if outcome.state == "succeeded":
                 self._record = accepted(self._record, outcome)
             else:
-                self._record = refused(self._record, outcome, stays=self._record.live is None)
+                self._record = refused(self._record, outcome, stays=self._record.nothing_to_keep)
             self._ledger_result(pending, outcome)
         self._save()
         self._tell_part(outcome)

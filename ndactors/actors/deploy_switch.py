@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..core.canary import Sample, judge, slow_above
-from ..errors import EngineError, StateError
+from ..errors import EngineError, NextDeployError
 from ..messages.containers import (
     AbandonRevision,
     RevisionFailing,
@@ -155,7 +155,7 @@ class Switching(Deploying):
                 found = around.traffic(replace(query, over_ms=limit))
             return Looked(old, _sample([row for id, row in found.containers.items() if id in canaries]))
 
-        self._busy(work, lambda done, error: done if error is None else unless_state_error(error, Looked(NONE, NONE)))
+        self._busy(work, lambda done, error: done if error is None else unless_unanswered(error, Looked(NONE, NONE)))
 
     def _judge(self, old: Sample, new: Sample) -> None:
         self._work = None
@@ -218,8 +218,8 @@ def _words(error: BaseException, view: ContainerView | None) -> str:
     return view.reason if view is not None and view.reason else str(error)
 
 
-def unless_state_error(error: BaseException, otherwise: Any) -> Any:
-    """The record store cannot answer now: that is no reason to crash."""
-    if not isinstance(error, StateError):
+def unless_unanswered(error: BaseException, otherwise: Any) -> Any:
+    """Request records cannot be had now: that is no reason to crash."""
+    if not isinstance(error, NextDeployError):
         raise error
     return otherwise

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from ..core.model import App, Settings
+from ..core.model import Allow, App, Settings
 from ..core.projects import composed, taken_apps, taken_domains
 from ..errors import Conflict, NotFound
 from ..messages.operations import Origin
@@ -106,8 +106,10 @@ class Configuration:
         self, project: str, bundle: Bundle, *, lay_out: bool, only: tuple[str, ...] | None = None
     ) -> CheckedProject:
         seen = self._blobs.seen_by(only)
+        # who is limited to some apps gets nothing of this machine, whatever projects get otherwise
+        allow = self._settings.allow if only is None else Allow()
         folder = self._bundles.lay_out(project, bundle, seen) if lay_out else None
-        loaded = self._loader.load(project, bundle, folder, self._secret_names, self._settings.allow, seen=seen)
+        loaded = self._loader.load(project, bundle, folder, self._secret_names, allow, seen=seen)
         apps = {
             name: _with_archive(replace(app, project=project), bundle) for name, app in loaded.settings.apps.items()
         }

@@ -148,7 +148,8 @@ def finish(ctx: click.Context, operation: dict[str, Any], screen: Screen, *, req
     """Says how it ended and ends the command with 0, or 1 if it failed."""
     code = DONE if operation.get("state") == "succeeded" else FAILED
     failed = int((operation.get("receipt") or {}).get("failed") or 0)
-    dirty = require_clean and failed > 0
+    uncounted = any(s["name"] == "receipt" and s["state"] != "succeeded" for s in operation.get("steps") or ())
+    dirty = require_clean and (failed > 0 or uncounted)
     if wants_json(ctx):
         put_json(operation)
     else:
@@ -161,7 +162,12 @@ def finish(ctx: click.Context, operation: dict[str, Any], screen: Screen, *, req
         reason = operation.get("reason") or "no reason was given"
         click.echo(f"nextdeploy: {what(operation)} {operation.get('state')}: {printable(str(reason))}", err=True)
     elif dirty:
-        click.echo(f"nextdeploy: {failed:,} requests failed during the switch (--require-clean)", err=True)
+        words = (
+            "what failed during the switch is not known"
+            if uncounted
+            else f"{failed:,} requests failed during the switch"
+        )
+        click.echo(f"nextdeploy: {words} (--require-clean)", err=True)
         code = FAILED
     raise Ended(code)
 

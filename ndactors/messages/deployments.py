@@ -80,8 +80,17 @@ class DeployRecord(Value, frozen=True, kw_only=True):
     number: int = 0
     highest: int = 0
     attempted: App | None = None
+    taken: str = ""
+    """The operation with which the file's current text came; it is taken up once, however often it is told."""
+    unproven: bool = False
+    """``live`` never came up; it is what should run because nothing did before it."""
     pending: Pending | None = None
     last: Outcome | None = None
+
+    @property
+    def nothing_to_keep(self) -> bool:
+        """No version ever came up: there is none to go back to."""
+        return self.live is None or self.unproven
 
 
 KINDS: dict[type, str] = {
@@ -158,6 +167,7 @@ def accepted(record: DeployRecord, outcome: Outcome) -> DeployRecord:
         number=pending.number or record.number,
         highest=max(record.highest, pending.number),
         attempted=None,
+        unproven=False,
         pending=None,
         last=outcome,
     )
@@ -168,7 +178,7 @@ def refused(record: DeployRecord, outcome: Outcome, *, stays: bool) -> DeployRec
     pending = record.pending
     assert pending is not None
     highest = max(record.highest, pending.number)
-    if stays and pending.number:
+    if stays and pending.switch_began:
         return replace(
             record,
             base=pending.base,
@@ -176,6 +186,7 @@ def refused(record: DeployRecord, outcome: Outcome, *, stays: bool) -> DeployRec
             configs=pending.configs,
             number=pending.number,
             highest=highest,
+            unproven=True,
             pending=None,
             last=outcome,
         )

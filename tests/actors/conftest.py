@@ -345,13 +345,15 @@ def app(image: str = "shop:1", replicas: int = 2, **kwargs) -> App:
 class Daemon:
     """Start, stop, crash, look."""
 
-    def __init__(self, engine: ScriptedEngine, state: MemoryState, *apps: App) -> None:
+    def __init__(
+        self, engine: ScriptedEngine, state: MemoryState, *apps: App, codes: dict[str, int] | None = None
+    ) -> None:
         self.engine, self.state = engine, state
         self.killed = False
         self.settings = Settings(project="test", apps={a.name: a for a in apps})
         self.images, self.ledger = ScriptedImages(engine), state.ledger
         self.secrets: dict[str, str] = {}
-        self.codes: dict[str, int] = {}
+        self.codes: dict[str, int] = dict(codes or {})
         self.jobs: list[RunJob] = []
         self.hooks: list[SendHooks] = []
         self.traffic: Callable[[GetTraffic], TrafficSummary] = lambda query: TrafficSummary()
@@ -504,9 +506,11 @@ class Daemon:
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
 
-    def apply(self, *apps: App) -> None:
+    def apply(self, *apps: App, operation: str = "") -> None:
+        """``operation``: a client sent them with it."""
         self.settings = Settings(project="test", apps={a.name: a for a in apps})
-        self.refs.apps.tell(ApplySettings(settings=self.settings))
+        origins = {a.name: Origin(by="api:test", operation=operation) for a in apps} if operation else {}
+        self.refs.apps.tell(ApplySettings(settings=self.settings, origins=origins))
 
     def node(self, name: str, node=None):
         """The node of the tree with that name."""
@@ -587,8 +591,8 @@ def daemon(engine):
     made: list[Daemon] = []
     state = MemoryState()
 
-    def start(*apps: App, settled: bool = True) -> Daemon:
-        made.append(Daemon(engine, state, *apps))
+    def start(*apps: App, settled: bool = True, codes: dict[str, int] | None = None) -> Daemon:
+        made.append(Daemon(engine, state, *apps, codes=codes))
         if settled:
             deadline = time.monotonic() + 5
             while not made[-1].ready():

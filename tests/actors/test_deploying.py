@@ -162,6 +162,54 @@ def test_a_version_that_fails_names_its_cause_and_can_be_tried_again(daemon, eng
     assert [hook.event for hook in d.hooks][-1] == "deploy.failed"
 
 
+def test_a_project_that_is_told_again_is_not_deployed_again(daemon, engine, make_app, until, done):
+    d = daemon(make_app())
+    until(lambda: idle(d))
+    d.apply(make_app("shop:2"), operation="op-from-client")
+    until(lambda: d.revisions()[0].number == 2 and d.revisions()[0].state == "current")
+    done(d, d.begin(RollbackApp()))
+    done(d, d.begin(StopApp()))
+    many, revision = len(d.operations()), d.app().revision
+    for _ in range(2):
+        d.apply(make_app("shop:2"), operation="op-from-client")
+    done(d, d.begin(ScaleApp(replicas=1)))
+    assert (len(d.operations()), d.app().revision) == (many + 1, revision + 1)
+    assert not engine.now
+    done(d, d.begin(StartApp()))
+    assert {s.image for s in engine.now.values()} == {"shop:1"}
+    d.apply(make_app("shop:2", process={"env": {"A": "1"}}), operation="another")
+    until(lambda: idle(d) and d.app().revision == revision + 3)
+
+
+def test_a_first_version_that_never_came_up_is_tried_anew(daemon, engine, make_app, until, done):
+    engine.exits_at_once.add("shop:1")
+    d = daemon(make_app(), settled=False)
+    until(lambda: d.operations() and idle(d))
+    assert d.operations()[0].state == "failed"
+    operation = done(d, d.begin(DeployApp()))
+    assert operation.state == "failed", "nothing serves: it must not be called a success"
+    engine.exits_at_once.clear()
+    operation = done(d, d.begin(DeployApp()))
+    assert operation.state == "succeeded", operation
+    assert len(d.backends()) == 2
+    assert "nothing changed" in done(d, d.begin(DeployApp())).reason
+
+
+def test_a_first_version_whose_release_job_failed_runs_nowhere(daemon, engine, make_app, until, done):
+    app = make_app()
+    migrate = Process(name="migrate", command="migrate", schedule="@deploy")
+    app = replace(app, processes={**app.processes, "migrate": migrate})
+    d = daemon(app, settled=False, codes={"migrate": 3})
+    until(lambda: d.operations() and idle(d))
+    assert d.operations()[0].state == "failed"
+    assert not engine.now
+    d.codes.clear()
+    operation = done(d, d.begin(DeployApp()))
+    assert operation.state == "succeeded", operation
+    assert [job.process.name for job in d.jobs] == ["migrate", "migrate"]
+    assert len(d.backends()) == 2
+
+
 def test_bound_to_loopback_is_recognised(daemon, engine, make_app, until, done):
     d = daemon(make_app(deploy=Deploy(timeout=0.3)))
     until(lambda: idle(d))
