@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from ndactors.errors import NextDeployError
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from ndactors.messages.jobs import GetJobs, JobView
+from ndactors.messages.operations import DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     ActorNode,
     AppView,
@@ -131,6 +132,7 @@ class Collector:
             (self._refs.apps, GetApps(), _apps),
             (self._refs.host, GetHost(), _host),
             (self._refs.apps, GetJobs(), _jobs),
+            (self._refs.operations, GetDeploys(), _deploys),
             (self._refs.root, GetTree(), _actors),
             (self._refs.daemon, GetDaemon(), _daemon),
         ):
@@ -192,6 +194,15 @@ def _jobs(families: dict[str, Any], jobs: tuple[JobView, ...]) -> None:
             families["nextdeploy_job_last_success_timestamp_seconds"].add_metric(
                 [job.app, job.process], job.last_success
             )
+
+
+def _deploys(families: dict[str, Any], deploys: tuple[DeployTotals, ...]) -> None:
+    for row in deploys:
+        for result, count in row.results.items():
+            families["nextdeploy_deploys"].add_metric([row.app, result], count)
+        families["nextdeploy_deploy_duration_seconds"].add_metric(
+            [row.app], _buckets(row.durations), row.durations.total
+        )
 
 
 def _host(families: dict[str, Any], host: HostView) -> None:

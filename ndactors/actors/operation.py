@@ -4,6 +4,7 @@ each app, writes down how far each is, and answers about them."""
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
@@ -12,10 +13,13 @@ from ..core.model import App
 from ..errors import Conflict, NotFound
 from ..messages.containers import AccountFor, CancelChange, CarryOut, RecordEvent
 from ..messages.deployments import KINDS
+from ..messages.edge import LATENCY_BUCKETS, Histogram
 from ..messages.operations import (
     BeginOperation,
     CancelOperation,
     Change,
+    DeployTotals,
+    GetDeploys,
     GetOperation,
     GetOperations,
     GetRevisions,
@@ -45,6 +49,7 @@ LOG_CHARACTERS = 256 * 1024
 FLUSH_SECONDS = 1.0
 """How late a log may be on disk."""
 REQUESTS = "operations"
+COUNTED = ("deploy", "rollback")
 RUNS_BESIDE = "run"
 """The kind that may go on while something else changes the app."""
 
@@ -79,12 +84,16 @@ class OperationsActor(Actor):
         """Of the parts that are over, by operation."""
         self._unsaved: set[str] = set()
         self._flush: Timer | None = None
+        self._began: dict[str, float] = {}
+        """Since when this actor knows of an operation (Unix seconds)."""
+        self._totals: dict[str, DeployTotals] = {}
 
     def on_start(self) -> None:
         for operation in self._ledger.operations(GetOperations(state="running", limit=10_000)).items:
             full = self._ledger.operation(operation.id) or operation
             self._running[full.id] = full
             self._left[full.id] = set(full.apps)
+            self._began[full.id] = time.time()
             asked = self._state.load(f"{REQUESTS}/{full.id}", CarryOut)
             for app in full.apps:
                 self._apps.tell(asked or AccountFor(operation=full.id, app=app))
@@ -114,6 +123,8 @@ class OperationsActor(Actor):
                 self._cancel(id)
             case GetOperation(id=id):
                 return self._find(id)
+            case GetDeploys():
+                return tuple(row for _, row in sorted(self._totals.items()))
             case GetOperations():
                 return self._page(message)
             case GetRevisions():
@@ -179,6 +190,7 @@ class OperationsActor(Actor):
     def _open(self, operation: Operation) -> None:
         self._running[operation.id] = operation
         self._left[operation.id] = set(operation.apps)
+        self._began[operation.id] = time.time()
         self._ledger.save_operation(operation)
         if not operation.apps:
             self._end(operation, "succeeded", "")
@@ -229,6 +241,8 @@ class OperationsActor(Actor):
         if operation is None or message.app not in self._left[operation.id]:
             return
         self._left[operation.id].discard(message.app)
+        if operation.kind in COUNTED:
+            self._total(message.app, message.state, time.time() - self._began[operation.id])
         app, several = message.app, len(operation.apps) > 1
         if message.revision is not None:
             operation = replace(operation, revisions={**operation.revisions, app: message.revision})
@@ -249,10 +263,22 @@ class OperationsActor(Actor):
         else:
             self._end(operation, worst, reason)
 
+    def _total(self, app: str, state: str, seconds: float) -> None:
+        none = DeployTotals(app=app, results={}, durations=Histogram(counts=(0,) * (len(LATENCY_BUCKETS) + 1), total=0))
+        before = self._totals.get(app, none)
+        results = {**before.results, state: before.results.get(state, 0) + 1}
+        durations = before.durations
+        if state == "succeeded":
+            counts = list(durations.counts)
+            counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+            durations = Histogram(counts=tuple(counts), total=durations.total + seconds)
+        self._totals[app] = DeployTotals(app=app, results=results, durations=durations)
+
     def _end(self, operation: Operation, state: OperationState, reason: str) -> None:
         ended = replace(operation, state=state, reason=reason, ended=self._stamp(time.time()))
         self._running.pop(operation.id, None)
         self._left.pop(operation.id, None)
+        self._began.pop(operation.id, None)
         self._unsaved.discard(operation.id)
         self._ledger.save_operation(ended)
         self._state.delete(f"{REQUESTS}/{operation.id}")

@@ -12,6 +12,7 @@ import shlex
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +81,12 @@ class Server:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if method not in ("GET", "HEAD") or isinstance(error, TimeoutError):
-                raise Unreachable(self._why(error)) from error
+                raise Unreachable(self.why(error)) from error
         try:
             return self._request(method, path, body, headers or {})
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            raise Unreachable(self._why(error)) from error
+            raise Unreachable(self.why(error)) from error
 
     def ask(self, method: str, path: str, value: Any = None) -> Any:
         """JSON there and back. ``Refused`` if the daemon says no."""
@@ -134,7 +135,8 @@ class Server:
         self._kept = connection
         return connection
 
-    def _why(self, error: Exception) -> str:
+    def why(self, error: Exception) -> str:
+        """What to say of a connection that broke like this."""
         if isinstance(error, TimeoutError):
             return f"{self.name} did not answer within {self.seconds:g} s"
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -176,6 +178,7 @@ class SshServer(Server):
         self.command += ["-p", str(port)] if port else []
         self.command += ["--", target, "nextdeploy", "stdio"]
         self._running: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+        self._lock = threading.Lock()
 
     def connect(self) -> socket.socket:
         ours, theirs = socket.socketpair()
@@ -187,20 +190,21 @@ class SshServer(Server):
             raise Unreachable(f"ssh cannot be started: {error.strerror}") from error
         finally:
             theirs.close()
-        self._running = [row for row in self._running if row[0].poll() is None]
-        self._running.append((process, complaints))
+        with self._lock:
+            self._running = [row for row in self._running if row[0].poll() is None]
+            self._running.append((process, complaints))
         ours.settimeout(self.seconds)
         return ours
 
-    def _why(self, error: Exception) -> str:
+    def why(self, error: Exception) -> str:
         """What ssh, or the other side, said."""
         if isinstance(error, TimeoutError) or not self._running:
-            return super()._why(error)
+            return super().why(error)
         process, complaints = self._running[-1]
         try:
             code = process.wait(5)
         except subprocess.TimeoutExpired:
-            return super()._why(error)
+            return super().why(error)
         complaints.seek(max(0, complaints.seek(0, os.SEEK_END) - MAX_COMPLAINT))
         said = printable(complaints.read(MAX_COMPLAINT).decode("utf-8", "replace")).strip().splitlines()
         if code == 127:
@@ -209,20 +213,23 @@ class SshServer(Server):
 
 
 class HttpServer(Server):
-    """The admin API. Without TLS only on this very machine."""
+    """The admin API. Without TLS only on this machine and in private networks, and not without a word about it."""
 
     def __init__(self, url: str, host: str, port: int, token: str | None, *, tls: bool) -> None:
         super().__init__(url, token)
         self.host = url.partition("://")[2]
         self._address = (host, port)
         self._tls = tls
+        self._warned = False
 
     def connect(self) -> socket.socket:
         try:
             sock = socket.create_connection(self._address, CONNECT_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if self._tls:
+            if not self._tls:
+                self._check(sock)
+            else:
                 import ssl
 
                 sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._address[0])
@@ -235,9 +242,21 @@ class HttpServer(Server):
         sock.settimeout(self.seconds)
         return sock
 
+    def _check(self, sock: socket.socket) -> None:
+        """Before anything is sent: whoever is on the way could read the token."""
+        there = ipaddress.ip_address(sock.getpeername()[0])
+        if there.is_loopback:
+            return
+        if there.is_global:
+            sock.close()
+            raise Failure(f"{self.name}: without TLS nobody in the internet is asked; write https://", code=WRONG)
+        if not self._warned:
+            click.echo(f"warning: {self.name} has no TLS: your network can read what is sent, the token too", err=True)
+            self._warned = True
+
 
 def server_at(address: str, token: str | None, variables: Mapping[str, str]) -> Server:
-    """``address`` is ``ssh://[user@]host[:port]``, ``https://host[:port]``, ``http://`` on this machine, or
+    """``address`` is ``ssh://[user@]host[:port]``, ``https://host[:port]``, ``http://`` in private networks, or
     ``unix:///path/of/control.sock``. ``Failure`` (2) for anything else."""
     try:
         parts = urlsplit(address)
@@ -260,8 +279,6 @@ def server_at(address: str, token: str | None, variables: Mapping[str, str]) -> 
             raise _no_server(address, "this is no user")
         target = f"{parts.username}@{host}" if parts.username else host
         return SshServer(target, port, shlex.split(variables.get("NEXTDEPLOY_SSH_OPTIONS", "")))
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise _no_server(address, "without TLS only this machine is asked; write https://")
     return HttpServer(
         f"{parts.scheme}://{parts.netloc}",
         host,
@@ -288,13 +305,6 @@ def api(*parts: str | int, **query: str | int | None) -> str:
     path = "/api/v1/" + "/".join(quote(str(part), safe="") for part in parts)
     asked = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items() if value is not None)
     return f"{path}?{asked}" if asked else path
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _clean(token: str) -> str:

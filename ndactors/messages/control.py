@@ -26,6 +26,8 @@ from .jobs import GetJobs, JobView
 from .operations import (
     BeginOperation,
     CancelOperation,
+    DeployTotals,
+    GetDeploys,
     GetOperation,
     GetOperations,
     GetRevisions,
@@ -78,6 +80,7 @@ Askable = (
     | GetConfig
     | GetConfigHistory
     | GetDaemon
+    | GetDeploys
     | GetEdge
     | GetEngine
     | GetEnv
@@ -114,6 +117,7 @@ ANSWERS: dict[type, Any] = {
     DeployProject: ProjectAccepted,
     GetConfig: ConfigView,
     GetConfigHistory: ConfigHistory,
+    GetDeploys: tuple[DeployTotals, ...],
     GetEnv: EnvView,
     GetJobs: tuple[JobView, ...],
     GetOperation: Operation,

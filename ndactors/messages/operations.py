@@ -8,6 +8,7 @@ from msgspec import field
 
 from ..core.model import App
 from .base import Message, Value
+from .edge import Histogram
 
 OperationState = Literal["running", "succeeded", "failed", "cancelled"]
 StepState = Literal["pending", "running", "succeeded", "failed", "skipped"]
@@ -153,6 +154,18 @@ class Operation(Value, frozen=True, kw_only=True):
     exit_code: int | None = None
     evidence: dict[str, object] = field(default_factory=dict)
     """What a canary was judged by."""
+
+
+class GetDeploys(Message, frozen=True, kw_only=True):
+    """Answers ``tuple[DeployTotals, …]``: deploys and rollbacks that ended since the daemon's start."""
+
+
+class DeployTotals(Value, frozen=True, kw_only=True):
+    """``results`` counts by how they ended; ``durations`` are of those that succeeded."""
+
+    app: str
+    results: dict[str, int]
+    durations: Histogram
 
 
 class GetOperation(Message, frozen=True, kw_only=True):

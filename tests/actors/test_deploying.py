@@ -12,6 +12,7 @@ from ndactors.messages.operations import (
     CancelOperation,
     ChangeEnv,
     DeployApp,
+    GetDeploys,
     RefreshApp,
     RestartApp,
     RollbackApp,
@@ -71,6 +72,8 @@ def test_an_image_by_the_api_and_back(daemon, engine, make_app, until, done):
     assert operation.state == "succeeded"
     assert {s.image for s in engine.now.values()} == {"shop:1"}
     assert d.app().revision == 3
+    (totals,) = d.refs.operations.ask(GetDeploys())
+    assert (totals.app, totals.results, sum(totals.durations.counts)) == ("shop", {"succeeded": 3}, 3)
     assert d.revisions()[0].message == "back to revision 1"
     operation = done(d, d.begin(RollbackApp(to=2)))
     assert {s.image for s in engine.now.values()} == {"shop:2"}

@@ -54,9 +54,6 @@ def test_addresses():
         "https://user@host",
         "https://host/prefix",
         "https://",
-        "http://example.com",
-        "http://10.0.0.1",
-        "http://localhost.example.com",
         "ssh://a b",
         "ssh://host\nx",
         "unix://host/path",
@@ -389,3 +386,47 @@ def test_a_damaged_file_of_logins_is_said_so(tmp_path):
         logins.path(variables).write_bytes(content)
         with pytest.raises(Failure, match="damaged"):
             logins.token_for("https://a", variables)
+
+
+class There:
+    """A connection to somewhere."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.closed = address, False
+
+    def setsockopt(self, *_: object) -> None: ...
+
+    def settimeout(self, seconds: float) -> None: ...
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 80
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("address", "refused", "warned"),
+    [
+        ("127.0.0.1", False, False),
+        ("::1", False, False),
+        ("10.1.2.3", False, True),
+        ("172.17.0.2", False, True),
+        ("100.64.0.9", False, True),
+        ("fd00::1", False, True),
+        ("93.184.215.14", True, False),
+        ("2606:4700::1111", True, False),
+    ],
+)
+def test_without_tls_nobody_in_the_internet_is_asked(monkeypatch, capsys, address, refused, warned):
+    there = There(address)
+    monkeypatch.setattr("socket.create_connection", lambda *_: there)
+    server = server_at("http://shop.example:8090", "ndt_secret", {})
+    if refused:
+        with pytest.raises(Failure, match="without TLS"):
+            server.connect()
+        assert there.closed
+    else:
+        server.connect()
+        server.connect()
+    assert capsys.readouterr().err.count("no TLS") == int(warned)

@@ -16,7 +16,7 @@ from ndactors.messages.access import TokenIdentity, VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.jobs import GetJobs, JobView
-from ndactors.messages.operations import BeginOperation
+from ndactors.messages.operations import BeginOperation, DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     AppView,
     ContainerView,
@@ -93,6 +93,9 @@ class FakeRef:
             GetEvents: EventPage(
                 items=(Event(id=5, ts="2026-01-01T00:00:00.000000Z", kind="container.died", app="shop", reason="<b>"),),
                 next=5,
+            ),
+            GetDeploys: (
+                DeployTotals(app="shop", results={"succeeded": 2}, durations=Histogram(counts=counts, total=0.5)),
             ),
             GetJobs: (JobView(app="shop", process="tidy", schedule="@hourly", timezone="UTC", last_success=7.0),),
             GetHost: HostView(

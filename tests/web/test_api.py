@@ -230,6 +230,10 @@ def test_every_metric_family_is_always_there(client):
         7.0,
     )
     assert any(name.startswith("process_") for name in families)
+    (sample,) = families["nextdeploy_deploys"].samples
+    assert (sample.labels, sample.value) == ({"app": "shop", "result": "succeeded"}, 2.0)
+    (sample,) = families["nextdeploy_job_last_success_timestamp_seconds"].samples
+    assert (sample.labels, sample.value) == ({"app": "shop", "process": "tidy"}, 7.0)
 
 
 def test_open_metrics_when_asked(client):
