@@ -18,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from double import Double, serving
+from real import Daemon, running
 
 from ndactors.cli.main import main
 
@@ -188,3 +189,32 @@ def _take_terminal() -> None:
     import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A whole daemon whose app runs on the process engine."""
+    with running(tmp_path_factory.mktemp("real")) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def at_real(real: Daemon, variables: dict[str, str]) -> Daemon:
+    """It is the daemon on this machine."""
+    variables["NEXTDEPLOY_STATE_DIR"] = str(real.folder / "state")
+    return real
+
+
+@pytest.fixture
+def fake_ssh(tmp_path: Path, variables: dict[str, str]) -> Path:
+    """An ``ssh`` that runs what it is told to on this machine; what it was told is in the file."""
+    told = tmp_path / "ssh-told"
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "ssh"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {told}\nwhile [ "$1" != -- ]; do shift; done\nshift 2\nexec "$@"\n')
+    client = tmp_path / "bin" / "nextdeploy"
+    client.write_text(f'#!/bin/sh\nexec {sys.executable} -m ndactors.cli "$@"\n')
+    for each in (script, client):
+        each.chmod(0o755)
+    variables["PATH"] = f"{tmp_path / 'bin'}:{variables['PATH']}"
+    return told

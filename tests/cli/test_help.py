@@ -48,7 +48,7 @@ def test_the_document_has_its_example_and_its_options(verb):
     assert examples and set(examples) <= {verb, *(a for a, b in ALIASES.items() if b == verb)}
     own = {name for p in command(verb).params if isinstance(p, click.Option) for name in p.opts} - SHARED
     own |= {"-f", "--file"} if verb == "config" else set()
-    told = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*(?![\w-])", text)) - SHARED
+    told = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z-]*(?![\w-])", text)) - SHARED
     told |= {"-f", "--file"} if verb == "config" else set()
     assert own - told == set(), "options that the document does not tell of"
     lines = re.findall(rf"^nextdeploy {verb} .*$", text, re.MULTILINE)

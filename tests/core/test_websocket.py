@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndactors.core.websocket import Close, Fragment, Message, Ping, Pong, Reader, Violation, close_payload
+from ndactors.core.websocket import (
+    Close,
+    Fragment,
+    Message,
+    Ping,
+    Pong,
+    Reader,
+    Violation,
+    client_frame,
+    close_payload,
+)
 
 LIMIT = 1 << 20
 KEY = b"\x12\x00\xff\x80"
@@ -237,3 +247,27 @@ def test_what_we_say_at_the_end_is_valid(reason, code):
 
 def test_the_end_without_a_code():
     assert close_payload(1005, "x") == b""
+
+
+# -- the other side --------------------------------------------------------------------------------
+
+
+@given(
+    st.binary(max_size=300) | st.sampled_from([bytes(125), bytes(126), bytes(65535), bytes(65536)]),
+    st.binary(min_size=4, max_size=4),
+)
+def test_what_a_client_sends_is_read(payload, key):
+    data = client_frame(2, payload, key)
+    assert data == frame(2, payload, key=key)
+    assert read(data) == [Message(payload)]
+
+
+def test_a_servers_frames_are_not_masked():
+    reader = Reader(LIMIT, masked=False)
+    reader.feed(b"\x82\x02ok\x81\x7e\x00\x80" + b"x" * 128 + b"\x88\x02\x03\xe8")
+    assert [reader.take() for _ in range(4)] == [Message(b"ok"), Message("x" * 128), Close(1000, ""), None]
+    reader = Reader(LIMIT, masked=False)
+    reader.feed(frame(2, b"ok"))
+    with pytest.raises(Violation) as violation:
+        reader.take()
+    assert violation.value.code == 1002
