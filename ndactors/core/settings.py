@@ -274,7 +274,9 @@ def _app(
         at: Path = ("processes", process)
         own_env = [(env_files.get((*at, "env_file"), {}), None), (own.get("env") or {}, (*at, "env"))]
         merged["env"], merged["templates"] = _variables([*base_env, *own_env], templates)
-        processes[process] = _process(process, merged, given_check="healthcheck" in merged)
+        processes[process] = _process(
+            process, merged, given_check="healthcheck" in merged, inner=not data.get("domains")
+        )
     stateful = bool(data.get("volumes")) and not data.get("domains")
     deploy = dict(data.get("deploy") or {})
     deploy["strategy"] = deploy.get("strategy") or ("recreate" if stateful else "rolling")
@@ -313,7 +315,7 @@ def _variables(
     return env, filled_in
 
 
-def _process(name: str, data: dict[str, Any], *, given_check: bool) -> model.Process:
+def _process(name: str, data: dict[str, Any], *, given_check: bool, inner: bool) -> model.Process:
     signal = str(data.get("stop_signal") or "SIGTERM")
     return _struct(
         model.Process,
@@ -321,15 +323,17 @@ def _process(name: str, data: dict[str, Any], *, given_check: bool) -> model.Pro
         name=name,
         secrets=[_secret(text) for text in data.get("secrets") or ()],
         volumes=[_volume(text) for text in data.get("volumes") or ()],
-        healthcheck=_healthcheck(name, data.get("healthcheck"), given=given_check),
+        healthcheck=_healthcheck(name, data.get("healthcheck"), given=given_check, inner=inner),
         stop_signal=signal if signal.isdigit() or signal.startswith("SIG") else f"SIG{signal}",
     )
 
 
-def _healthcheck(process: str, data: dict[str, Any] | None, *, given: bool) -> model.Healthcheck:
+def _healthcheck(process: str, data: dict[str, Any] | None, *, given: bool, inner: bool) -> model.Healthcheck:
     if not given:
-        # any answer will do: only a process that reads and answers is alive
-        return model.Healthcheck(status=(100, 599)) if process == "web" else model.Healthcheck(kind="none")
+        if process != "web":
+            return model.Healthcheck(kind="none")
+        # any answer will do: only a process that reads and answers is alive. An inner service may speak anything
+        return model.Healthcheck(kind="tcp") if inner else model.Healthcheck(status=(100, 599))
     data = dict(data or {})
     command, tcp = data.pop("command", None), data.pop("tcp", False)
     kind = "command" if command else "tcp" if tcp else "http"

@@ -138,7 +138,10 @@ def test_what_processes_inherit(tmp_path):
 
 
 def test_without_a_healthcheck_any_answer_is_life(tmp_path):
-    assert shop(tmp_path, "replicas: 1").processes["web"].healthcheck.status == (100, 599)
+    assert shop(tmp_path, "domains: [shop.test]").processes["web"].healthcheck.status == (100, 599)
+    assert shop(tmp_path, "replicas: 1").processes["web"].healthcheck.kind == "tcp", (
+        "an inner service may speak anything"
+    )
     assert shop(tmp_path, "healthcheck: {}").processes["web"].healthcheck.status == (200, 399)
 
 
