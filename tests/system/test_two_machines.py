@@ -258,7 +258,7 @@ apps:
 
     def rows() -> int:
         count = "print(len(open('/data/rows').readlines()))"
-        return int(laptop.nextdeploy(project, "exec", "store", "-T", "--", "python3", "-c", count))
+        return int(laptop.nextdeploy(project, "exec", "store", "-T", "--", "python3", "-c", count).split()[0])
 
     until(lambda: rows() > 1, 30, "the worker's rows in the store")
     count = rows()
