@@ -4,6 +4,7 @@ import grp
 import os
 import stat
 
+import gevent.socket
 import pytest
 
 from ndactors.adapters import control_socket
@@ -71,8 +72,13 @@ class Askee:
 
 
 @pytest.fixture
-def connect(tmp_path):
+def connect(tmp_path, monkeypatch):
+    """Both ends in this thread, so they need sockets that let others go on, as those of our processes are."""
     servers = []
+    for name in ("connect_unix", "listen_unix"):
+        real = getattr(control_socket, name)
+        cooperative = lambda *given, real=real: gevent.socket.socket(fileno=real(*given).detach())  # noqa: E731
+        monkeypatch.setattr(control_socket, name, cooperative)
 
     def connected(**askees) -> dict[str, RemoteRef]:
         server = ControlServer(tmp_path / f"{len(servers)}.sock", askees, lambda environ, start_response: [])
@@ -83,7 +89,7 @@ def connect(tmp_path):
 
     yield connected
     for server in servers:
-        server.stop()
+        server.stop(timeout=0.01)
 
 
 def test_every_error_arrives_as_it_was(connect):

@@ -70,7 +70,10 @@ def sh(*words: str) -> None:
 def cable() -> Iterator[str]:
     """The name of the laptop's network."""
     if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("ssh") is None:
-        pytest.fail("two networks take root, `ip` and `ssh`")
+        words = "two networks take root, `ip` and `ssh`"
+        if os.environ.get("NEXTDEPLOY_REQUIRE_ENGINE") == "1":
+            pytest.fail(words)
+        pytest.skip(words)
     name = f"nd{secrets.token_hex(3)}"
     sh("ip", "netns", "add", name)
     try:
@@ -208,7 +211,9 @@ def test_a_project_with_much_that_is_not_sent(laptop: Laptop, server: Daemon, te
     before = laptop.sent()
     said = laptop.nextdeploy(project, "deploy", "--require-clean")
     assert "sent 1 file" in said
-    assert laptop.sent() - before < 150_000, "one file changed"
+    changed = laptop.sent() - before
+    print(f"{laptop.variables['NEXTDEPLOY_SERVER'].partition(':')[0]}: sent {first:,} B, one changed file {changed:,} B")
+    assert changed < 150_000, "one file changed"
     assert get(server, "front.test").startswith("second|")
     laptop.nextdeploy(project, "rollback", "front")
     assert get(server, "front.test").startswith("first|")
