@@ -36,6 +36,7 @@ chaos: $(VENV)/dev.stamp ## long runs on the real Engine: deploys under load, ca
 	@sh packaging/test-engine.sh
 	@$(PY) tests/system/deploys.py $(if $(SHORT),--deploys 3 --bad 1)
 	@$(PY) tests/system/canaries.py $(if $(SHORT),--hold 3)
+	@$(PY) tests/bench/switch.py $(if $(SHORT),--short)
 	@$(PY) tests/chaos/deaths.py $(if $(SHORT),--stride 12)
 
 load: $(VENV)/dev.stamp ## locust against a running demo (HOST=http://localhost:8080)

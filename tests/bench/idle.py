@@ -70,7 +70,7 @@ def main() -> None:
             )
         try:
             deadline = time.monotonic() + 60
-            while (folder / "out").read_text().count("deploy.finished") < APPS:
+            while (folder / "out").read_text().count('"event": "deploy.succeeded"') < APPS:
                 if time.monotonic() > deadline or daemon.poll() is not None:
                     raise SystemExit((folder / "out").read_text()[-3000:])
                 time.sleep(0.1)
