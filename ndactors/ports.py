@@ -200,8 +200,8 @@ class ConfigSource(Protocol):
         the blobs that were sent by such; None: no limit. ``ConfigurationError``, ``MissingBlobs``, ``Invalid``."""
         ...
 
-    def conflicts(self, project: str, apps: Mapping[str, App]) -> list[str]:
-        """Why these cannot be the project's, in sentences."""
+    def judge(self, project: str, apps: Mapping[str, App], only: Collection[str] | None) -> None:
+        """``Conflict`` if these cannot be the project's; ``NotFound`` if who is limited to ``only`` may not touch it."""
         ...
 
     def apps_of(self, project: str) -> Mapping[str, App]: ...

@@ -210,6 +210,8 @@ class AppActor(Actor):
             # it was refused in an earlier life, and the answer was lost
             self._report(RevisionRefused(revision=message.revision, reason=record.refused[message.revision]))
             return
+        if record is not None and message.revision in record.refused and record.previous is None:
+            self._report(RevisionRefused(revision=message.revision, reason=record.refused[message.revision]))
         changed = taken(record, message.app, message.revision, message.configs, message.canary)
         if changed != record:
             self._record = changed
@@ -249,7 +251,7 @@ class AppActor(Actor):
     def _targets(self) -> list[Target]:
         if self._removing or self._record is None:
             return []
-        record, engine = self._record, self._around.engine
+        record = self._record
         app = record.app
         gate = not record.proven and record.previous is not None
         return [
@@ -257,13 +259,21 @@ class AppActor(Actor):
                 process=process.name,
                 config=record.configs.get(process.name, ""),
                 replicas=0 if app.stopped else process.replicas,
-                in_place=app.deploy.strategy == "recreate" or (engine == "process" and process.port is not None),
+                in_place=self._in_place(process.name),
                 canary=self._canaries(process.name, process.replicas) if gate else None,
                 gate=gate,
             )
             for process in app.processes.values()
             if process.schedule is None
         ]
+
+    def _in_place(self, name: str) -> bool:
+        """Whether a new container can come only after the old one went."""
+        assert self._record is not None
+        app = self._record.app
+        process = app.processes.get(name)
+        fixed = self._around.engine == "process" and process is not None and process.port is not None
+        return app.deploy.strategy == "recreate" or fixed
 
     def _canaries(self, process: str, replicas: int) -> int | None:
         assert self._record is not None
@@ -297,12 +307,17 @@ class AppActor(Actor):
 
     def _report_on(self, phase: str, targets: list[Target], replicas: list[Replica]) -> None:
         record = self._record
-        if record is None or record.proven or record.revision in record.refused:
+        if record is None or record.proven:
             return
         revision = record.revision
+        refused = revision in record.refused
+        if refused and record.previous is not None:
+            return
         configs = {target.process: target for target in targets}
         new = [r for r in replicas if not r.leaving and r.process in configs and r.config == configs[r.process].config]
         up, wanted = sum(r.up for r in new), sum(target.replicas for target in targets)
+        if refused and (phase != "settled" or up < wanted):
+            return  # it may come up yet, and then that is told
         if phase == "refused" or (phase == "settled" and any(r.failed for r in new)):
             self._report(RevisionFailing(revision=revision, container=self._culprit(new)))
         elif phase == "holding":
@@ -365,8 +380,15 @@ class AppActor(Actor):
         record, around = self._record, self._around
         assert record is not None
         seat = Seat(process=process, revision=record.revision, replica=replica)
-        if seat.key in self._slots:
-            return  # one of that name is still leaving
+        there = self._slots.get(seat.key)
+        if there is not None:
+            # one of that name is still leaving; or it stays for its visitors, and may as well serve all
+            if there.aside is not None and there.place.config == record.configs.get(process, ""):
+                there.leaving, there.aside = False, None
+                self._record = replace(record, aside={k: v for k, v in record.aside.items() if k != seat.key})
+                self._save()
+                self._publish()
+            return
         self._start(
             new_placement(
                 record.app,
@@ -410,7 +432,8 @@ class AppActor(Actor):
 
     def _retire(self, key: str) -> None:
         slot, record = self._slots[key], self._record
-        old = record is not None and slot.place.seat.revision != record.revision
+        process = slot.place.seat.process
+        old = record is not None and slot.place.config != record.configs.get(process) and not self._in_place(process)
         slot.leaving = True
         if old and slot.routed and record is not None and record.app.deploy.skew and not self._removing:
             until = time.time() + record.app.deploy.skew

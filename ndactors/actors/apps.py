@@ -169,8 +169,9 @@ class AppsActor(Actor):
         app = self._settings.apps.get(name)
         if app is None:
             raise NotFound(f"There is no app called {name}.")
-        record = self._state.load(f"deploys/{name}@{self._engine_of(app)}", DeployRecord)
-        return env_view(app, record)
+        engine = self._engine_of(app)
+        record = self._state.load(f"deploys/{name}@{engine}", DeployRecord)
+        return env_view(app, record, on_host=engine == "process")
 
     def _end(self, place: Place) -> None:
         known = self._apps.pop(place, None)

@@ -4,7 +4,8 @@ applies what changed; a file that is wrong changes nothing."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,14 @@ from ..errors import ConfigurationError, Conflict, NextDeployError, NotFound, St
 from ..messages.config import ConfigWritten, GetConfig, GetConfigHistory, PutConfig, RollbackConfig
 from ..messages.containers import ApplySettings, RecordEvent, ReloadConfig
 from ..messages.deployments import DeployRecord, shown
-from ..messages.operations import Difference, OperationRefused, OperationReserved, ReserveOperation
+from ..messages.operations import (
+    Difference,
+    OperationRefused,
+    OperationReserved,
+    OperationState,
+    PartEnded,
+    ReserveOperation,
+)
 from ..messages.projects import (
     AppPlan,
     DeployProject,
@@ -82,7 +90,7 @@ class ConfigActor(Actor):
         self._operations = operations
         self._deployed = deployed
         self._waiting: dict[int, Reserved] = {}
-        self._requests = 0
+        self._requests = time.monotonic_ns()  # another life's numbers are not this one's
 
     def on_start(self) -> None:
         try:
@@ -112,10 +120,17 @@ class ConfigActor(Actor):
                 return self._check(message)
             case Checked():
                 self._checked(message)
-            case OperationReserved(request=request, operation=operation):
-                self._accept(self._waiting.pop(request), operation)
+            case OperationReserved(request=request, operation=operation, apps=apps):
+                reserved = self._waiting.pop(request, None)
+                if reserved is None:
+                    # whoever asked is gone with an earlier life of this actor
+                    self._end(operation, apps, "failed", "the server was restarted before it was accepted")
+                else:
+                    self._accept(reserved, operation)
             case OperationRefused(request=request, reason=reason):
-                self._waiting.pop(request).later.fail(Conflict(reason))
+                refused = self._waiting.pop(request, None)
+                if refused is not None:
+                    refused.later.fail(Conflict(reason))
             case RemoveApp(app=app, by=by):
                 self._remove(app, by)
             case GetPlan(app=app):
@@ -187,15 +202,8 @@ class ConfigActor(Actor):
         )
 
     def _refuse_what_is_not_theirs(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> None:
-        if ask.only is not None:
-            # first of all: who may not see an app is not told that there is one
-            touched = {*checked.apps, *self._pruned(ask, checked)}
-            strange = sorted(touched - set(ask.only))
-            if strange:
-                raise NotFound(f"There is no app called {strange[0]}.")
-        wrong = self._source.conflicts(ask.project, checked.apps)
-        if wrong:
-            raise Conflict(" ".join(wrong))
+        """Again, now that nothing else changes meanwhile."""
+        self._source.judge(ask.project, checked.apps, ask.only)
 
     def _pruned(self, ask: DeployProject | PlanProject, checked: CheckedProject) -> set[str]:
         return self._source.apps_of(ask.project).keys() - checked.apps.keys() if ask.prune else set()
@@ -204,7 +212,14 @@ class ConfigActor(Actor):
         ask, checked = reserved.ask, reserved.checked
         origin = replace(ask.origin, operation=operation)
         gone = self._pruned(ask, checked)
-        self._source.accept(ask.project, checked, origin, gone)
+        try:
+            self._source.judge(ask.project, checked.apps, ask.only)
+            self._source.accept(ask.project, checked, origin, gone)
+        except NextDeployError as error:
+            self._end(operation, (*checked.apps, *gone), "failed", str(error))
+            reserved.later.fail(error)
+            return
+        self._end(operation, gone, "succeeded", "")
         self._events.tell(
             RecordEvent(
                 kind="project.deployed",
@@ -216,6 +231,10 @@ class ConfigActor(Actor):
         reserved.later.answer(
             ProjectAccepted(operation=operation, apps=tuple(sorted(checked.apps)), warnings=checked.warnings)
         )
+
+    def _end(self, operation: str, apps: Iterable[str], state: OperationState, reason: str) -> None:
+        for app in apps:
+            self._operations.tell(PartEnded(operation=operation, app=app, state=state, reason=reason))
 
     def _remove(self, app: str, by: str) -> None:
         self._source.remove(app)

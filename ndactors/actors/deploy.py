@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from ..core.confining import image_words, more_of_the_machine
 from ..core.masking import differences
 from ..core.merging import merged, rolled_back
 from ..core.model import App
@@ -41,7 +42,9 @@ from ..messages.deployments import (
 )
 from ..messages.jobs import JobEnded, JobOutput, JobSettings, RunJob
 from ..messages.operations import (
+    AskAgain,
     Change,
+    DeployApp,
     GetRevisions,
     Operation,
     OperationOpened,
@@ -81,6 +84,7 @@ class DeployActor(Switching, Ending):
         wanted = around.wanted()
         self.receive(ApplyApp(app=None) if wanted is None else ApplyApp(app=wanted[0], origin=wanted[1]))
         self._catch_up()
+        around.operations.tell(AskAgain(app=self._name))
 
     def receive(self, message: object) -> None:
         match message:
@@ -128,8 +132,9 @@ class DeployActor(Switching, Ending):
                 self._diagnosed(message)
             case RevisionRefused():
                 self._refused(message)
-            case CountDue():
-                self._count()
+            case CountDue(operation=operation):
+                if self._record.pending is not None and self._record.pending.operation == operation:
+                    self._count()
             case Counted(receipt=receipt):
                 self._finish(receipt)
             case Pruned(names=names):
@@ -167,6 +172,9 @@ class DeployActor(Switching, Ending):
             if app != record.base or origin.operation:
                 self._next = (app, origin)  # somebody's own change is let finish first
             return
+        if pending is not None and pending.outcome is not None:
+            self._next = (app, origin)  # it is over but for its receipt
+            return
         if pending is not None:
             self._end_pending("cancelled", f"superseded by a newer change ({origin.by})")
             record = self._record
@@ -187,7 +195,9 @@ class DeployActor(Switching, Ending):
         if from_file and app == record.attempted:
             self._event("deploy.refused", "this version did not come up before; change it to have it tried again")
             return
-        target = merged(record.base, record.live, app)
+        # whoever deploys a file after a rollback wants what it says, not what was gone back to
+        live = record.live if from_file else record.before_rollback or record.live
+        target = merged(record.base, live, app)
         if from_file:
             origin = replace(origin, operation="")
         else:
@@ -216,6 +226,8 @@ class DeployActor(Switching, Ending):
             self._run(change, origin, live)
             return
         try:
+            if isinstance(change, DeployApp) and change.image is not None:
+                self._refuse_image(change.image, live)
             if isinstance(change, RollbackApp):
                 target, source = self._rollback_target(live, change)
                 self._begin(Pending(kind="rollback", origin=origin, target=target, rolled_back_from=source))
@@ -223,6 +235,13 @@ class DeployActor(Switching, Ending):
             self._begin(Pending(kind=KINDS[type(change)], origin=origin, target=changed(live, change), base=base))
         except NextDeployError as error:
             self._part(origin.operation, "failed", str(error))
+
+    def _refuse_image(self, image: str, live: App) -> None:
+        if self._around.engine == "process":
+            raise Invalid(f"{self._name} runs on the host itself, without images")
+        words = image_words(image, live.project) if live.project else None
+        if words is not None:
+            raise Invalid(words)
 
     def _rollback_target(self, live: App, change: RollbackApp) -> tuple[App, int]:
         """The revision wanted: the one named, or so many versions back; a version that never served does not count."""
@@ -240,7 +259,13 @@ class DeployActor(Switching, Ending):
         full = self._around.ledger.revision(self._name, chosen.number)
         if full is None or full.spec is None:
             raise Invalid(f"what revision {chosen.number} ran is not on record any more")
-        return rolled_back(live, full.spec), chosen.number
+        target = rolled_back(live, full.spec)
+        words = more_of_the_machine(target, live) if live.project else None
+        if full.spec.project != live.project:
+            words = "it was of another project"
+        if words is not None:
+            raise Invalid(f"revision {chosen.number} cannot be had as it was: {words}")
+        return target, chosen.number
 
     def _after_end(self, *, good: bool) -> None:
         waiting, self._next = self._next, None
@@ -267,7 +292,7 @@ class DeployActor(Switching, Ending):
             self._open(pending)
         self._record = begun(self._record, pending)
         self._save()
-        self._steps = {}
+        self._steps, self._canaries = {}, ()
         self._prepare()
 
     def _open(self, pending: Pending) -> None:
@@ -424,15 +449,11 @@ class DeployActor(Switching, Ending):
         )
 
     def _job_ended(self, message: JobEnded) -> None:
-        pending = self._record.pending
-        if message.key.startswith("run-"):
-            self._run_ended(message)
-            return
-        if pending is None or pending.phase != "release" or not self._releases:
+        if not self._is_release(message.key):
+            if message.key.startswith("run-"):
+                self._run_ended(message)
             return
         name = self._releases[0]
-        if message.key != release_key(name, pending.number):
-            return
         if message.exit_code == 0:
             self._step(f"release {name}", "succeeded", f"took {message.seconds:.1f} s")
             self._releases.pop(0)
@@ -484,9 +505,14 @@ class DeployActor(Switching, Ending):
             )
         )
 
-    def _operation_of(self, key: str) -> str:
+    def _is_release(self, key: str) -> bool:
+        """Whether it is the job that the change under way waits for."""
         pending = self._record.pending
-        return key.removeprefix("run-") if key.startswith("run-") or pending is None else pending.operation
+        waits = pending is not None and pending.phase == "release" and bool(self._releases)
+        return waits and key == release_key(self._releases[0], self._pending().number)
+
+    def _operation_of(self, key: str) -> str:
+        return self._pending().operation if self._is_release(key) else key.removeprefix("run-")
 
 
 def _same(live: App, target: App) -> bool:

@@ -37,7 +37,9 @@ AFTER_SECONDS = 3.0
 """How long before and after a switch requests count for its receipt."""
 
 
-class CountDue: ...
+@dataclass(frozen=True)
+class CountDue:
+    operation: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Ending(Deploying):
         # a first version has no visitors to whom it could make a difference
         after = 0.0 if self._record.nothing_to_keep else AFTER_SECONDS + SETTLE_SECONDS
         wait = pending.switch_ended + after - time.time()
-        self.after(max(0.0, wait), CountDue())
+        self.after(max(0.0, wait), CountDue(pending.operation))
 
     def _count(self) -> None:
         pending, around, name = self._record.pending, self._around, self._name
@@ -111,7 +113,7 @@ class Ending(Deploying):
         else:
             self._record = refused(record, outcome, stays=record.nothing_to_keep)
         if pending.number:
-            self._ledger_result(pending, outcome)
+            self._ledger_result(pending, outcome, record.number)
         self._save()
         live = self._record.live
         if live is not None:
@@ -125,14 +127,13 @@ class Ending(Deploying):
             self._prune(pending.target)
         self._after_end(good=good)
 
-    def _ledger_result(self, pending: Pending, outcome: Outcome) -> None:
+    def _ledger_result(self, pending: Pending, outcome: Outcome, before: int) -> None:
+        """``before``: the revision that ran until now; 0: none."""
         ledger, good = self._around.ledger, outcome.state == "succeeded"
-        if good:
-            for row in ledger.revisions(GetRevisions(app=self._name, limit=20)).items:
-                if row.state == "current":
-                    full = ledger.revision(self._name, row.number)
-                    if full is not None and full.number != pending.number:
-                        ledger.save_revision(replace(full, state="former"))
+        if good and before not in (0, pending.number):
+            former = ledger.revision(self._name, before)
+            if former is not None and former.state == "current":
+                ledger.save_revision(replace(former, state="former"))
         state = "current" if good else "refused"
         ledger.save_revision(replace(self._revision(pending, state), reason=outcome.reason))
 
@@ -184,6 +185,10 @@ class Ending(Deploying):
             self._around.app.tell(AbandonRevision(revision=pending.number, reason=reason))
             return
         self._end_pending("cancelled", reason)
+        if pending.base is not None:
+            # it does not come back by itself
+            self._record = replace(self._record, attempted=pending.base)
+            self._save()
         last, live = self._record.last, self._record.live
         assert last is not None
         self._show(live or pending.target, "" if live is not None else reason, failed=live is None)
@@ -192,7 +197,7 @@ class Ending(Deploying):
 
     def _end_pending(self, state: OperationState, reason: str) -> None:
         """Whatever is under way is over. In the switch the AppActor is told by what comes next."""
-        pending = self._record.pending
+        pending, before = self._record.pending, self._record.number
         if pending is None:
             return
         if self._work is not None:
@@ -208,14 +213,14 @@ class Ending(Deploying):
             self._record = refused(self._record, outcome, stays=False)
             self._record = replace(self._record, attempted=None)
             if pending.switch_began:
-                self._ledger_result(pending, outcome)
+                self._ledger_result(pending, outcome, before)
         else:
             outcome = pending.outcome
             if outcome.state == "succeeded":
                 self._record = accepted(self._record, outcome)
             else:
                 self._record = refused(self._record, outcome, stays=self._record.nothing_to_keep)
-            self._ledger_result(pending, outcome)
+            self._ledger_result(pending, outcome, before)
         self._save()
         self._tell_part(outcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ class Switching(Deploying):
         deploy = pending.target.deploy
         steps = [step for step in deploy.canary.steps if step < 100]
         is_canary = deploy.strategy == "canary" and pending.kind in ("deploy", "rollback", "env", "secrets")
+        # where nothing that visitors get changes, there is nothing to compare
+        is_canary = is_canary and pending.configs.get("web") != self._record.configs.get("web")
         if not is_canary or self._record.live is None or pending.stage >= len(steps):
             return None
         return float(steps[pending.stage])
@@ -89,6 +92,11 @@ class Switching(Deploying):
         if revision == record.number:
             if known is not None and known.state == "refused":
                 self._around.ledger.save_revision(replace(known, state="current", reason=""))
+            if record.unproven:
+                self._record = replace(record, unproven=False)
+                self._save()
+                if record.live is not None and record.pending is None:
+                    self._show(record.live)
         elif record.live is not None:
             again = RunRevision(app=record.live, revision=record.number, configs=record.configs)
             self._around.app.tell(again)
@@ -101,10 +109,14 @@ class Switching(Deploying):
         self._end_look()
         self._busy(
             lambda: diagnose(around.container_engine, around.listeners, view),
-            lambda done, error: done if error is None else Diagnosed(_words(error, view)),
+            lambda done, error: dataclasses.replace(
+                done if error is None else Diagnosed(_words(error, view)), revision=message.revision
+            ),
         )
 
     def _diagnosed(self, done: Diagnosed) -> None:
+        if not self._on_revision(done.revision):
+            return
         self._work = None
         pending = self._pending()
         if done.tail:
@@ -115,6 +127,9 @@ class Switching(Deploying):
         if not self._on_revision(message.revision):
             return
         self._end_look()
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
         pending = self._pending()
         cancelled = message.reason.startswith(CANCELLED)
         self._step("start", "failed", message.reason)
@@ -128,7 +143,8 @@ class Switching(Deploying):
         if not self._on_revision(revision):
             return
         pending = self._pending()
-        self._canaries = canaries
+        # one that is gone by now was one of them all the same
+        self._canaries = tuple(sorted({*self._canaries, *canaries}))
         if pending.phase != "canary" or self._timer is None:
             self._record = begun(self._record, replace(pending, phase="canary"))
             self._save()

@@ -41,6 +41,7 @@ class Prepared:
 class Diagnosed:
     reason: str
     tail: tuple[str, ...] = ()
+    revision: int = 0
 
 
 def prepare(

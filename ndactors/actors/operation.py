@@ -15,6 +15,7 @@ from ..messages.containers import AccountFor, CancelChange, CarryOut, RecordEven
 from ..messages.deployments import KINDS
 from ..messages.edge import LATENCY_BUCKETS, Histogram
 from ..messages.operations import (
+    AskAgain,
     BeginOperation,
     CancelOperation,
     Change,
@@ -107,6 +108,11 @@ class OperationsActor(Actor):
                 return self._begin(app, change, origin)
             case ReserveOperation():
                 self._reserve(message)
+            case AskAgain(app=app):
+                for id, left in self._left.items():
+                    asked = self._state.load(f"{REQUESTS}/{id}", CarryOut) if app in left else None
+                    if asked is not None:
+                        self._apps.tell(asked)
             case OperationOpened(operation=operation):
                 if operation.id not in self._running and self._ledger.operation(operation.id) is None:
                     self._open(operation)
@@ -179,7 +185,7 @@ class OperationsActor(Actor):
                 started=self._stamp(time.time()),
             )
         )
-        message.reply_to.tell(OperationReserved(request=message.request, operation=id))
+        message.reply_to.tell(OperationReserved(request=message.request, operation=id, apps=message.apps))
 
     def _refuse_if_busy(self, apps: tuple[str, ...]) -> None:
         for operation in self._running.values():

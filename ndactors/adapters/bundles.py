@@ -96,6 +96,14 @@ class Bundles:
             trees.sync_folder(place.parent)
         return True
 
+    def projects(self) -> list[str]:
+        """Those that have a folder, on record or not."""
+        folder = self._folder
+        names: list[str] = run(
+            self._apply, lambda: sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [], folder
+        )
+        return names
+
     def clean(self, project: str, folders: Collection[str], apps: Iterable[App] = ()) -> None:
         """Remove all bundles but ``folders``, and all trees that neither these nor ``apps`` use. What containers wrote
         stays."""

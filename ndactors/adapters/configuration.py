@@ -4,6 +4,8 @@ project was accepted with is kept as it was understood then, so that a restart n
 from __future__ import annotations
 
 import hashlib
+import logging
+import posixpath
 import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,8 +15,8 @@ import msgspec
 from msgspec.structs import replace
 
 from ..core.model import Allow, App, Settings
-from ..core.projects import composed, taken_apps, taken_domains
-from ..errors import Conflict, NotFound
+from ..core.projects import composed, strangers, taken_apps, taken_domains
+from ..errors import Conflict, NotFound, StateError
 from ..messages.operations import Origin
 from ..messages.projects import Bundle
 from ..ports import CheckedProject, SecretStore, StateStore
@@ -22,6 +24,8 @@ from .bundles import Bundles
 from .claimed_blobs import SharedBlobs
 from .config_file import ConfigFile
 from .project_files import ProjectLoader
+
+log = logging.getLogger("ndactors.config")
 
 T = TypeVar("T")
 FOLDER = "projects"
@@ -108,8 +112,13 @@ class Configuration:
         seen = self._blobs.seen_by(only)
         # who is limited to some apps gets nothing of this machine, whatever projects get otherwise
         allow = self._settings.allow if only is None else Allow()
+        names = self._secret_names if only is None else lambda app: self._secret_names(app) if app in only else set()
+        loaded = self._loader.load(project, bundle, None, names, allow, seen=seen)
+        # whose they are is known before anything of it is on disk
+        self.judge(project, loaded.settings.apps, only)
         folder = self._bundles.lay_out(project, bundle, seen) if lay_out else None
-        loaded = self._loader.load(project, bundle, folder, self._secret_names, allow, seen=seen)
+        if folder is not None:
+            loaded = self._loader.load(project, bundle, folder, names, allow, seen=seen)
         apps = {
             name: _with_archive(replace(app, project=project), bundle) for name, app in loaded.settings.apps.items()
         }
@@ -131,9 +140,17 @@ class Configuration:
     def _secret_names(self, app: str) -> set[str]:
         return set(self._secrets.names(app))
 
-    def conflicts(self, project: str, apps: Mapping[str, App]) -> list[str]:
-        there = self._settings.apps
-        return [*taken_apps(project, apps, there, self.file.current().apps), *taken_domains(apps, there)]
+    def judge(self, project: str, apps: Mapping[str, App], only: Collection[str] | None) -> None:
+        record, own, there = self._projects.get(project), self.file.current(), self._settings.apps
+        strange = strangers(apps, record.apps if record is not None else None, only)
+        if strange:
+            # first of all: who may not see an app is not told that there is one
+            raise NotFound(f"There is no app called {strange[0]}.")
+        if project == own.project and own.apps:
+            raise Conflict(f"The project {project} is the server's own.")
+        wrong = [*taken_apps(project, apps, there, own.apps), *taken_domains(apps, there)]
+        if wrong:
+            raise Conflict(" ".join(wrong))
 
     def apps_of(self, project: str) -> Mapping[str, App]:
         record = self._projects.get(project)
@@ -153,7 +170,10 @@ class Configuration:
         self._state.save(f"{FOLDER}/{project}", record)
         self._projects[project] = record
         self._compose()
-        self._bundles.clean(project, record.folders, record.apps.values())
+        try:
+            self._bundles.clean(project, record.folders, record.apps.values())
+        except StateError as error:
+            log.error("%s", error)  # the deploy stands; the next hour cleans
 
     def remove(self, app: str) -> None:
         if app in self.file.current().apps:
@@ -173,6 +193,9 @@ class Configuration:
         self._compose()
 
     def clean(self) -> None:
+        for name in self._bundles.projects():
+            record = self._projects.get(name)
+            self._bundles.clean(name, record.folders if record else (), record.apps.values() if record else ())
         self._blobs.clean(self.blobs_in_use(), time.time())
 
     def blobs_in_use(self) -> set[str]:
@@ -201,6 +224,7 @@ def _digest_of(bundle: Bundle, app: App, folder: Path | None) -> str:
     context = app.build.context
     if folder is not None and context.startswith(f"{folder}"):
         context = str(Path(context).relative_to(folder))
-    prefix = "" if context in (".", "", "./") else context.strip("./") + "/"
+    plain = posixpath.normpath(context)
+    prefix = "" if plain == "." else plain + "/"
     rows = sorted((f.path, f.sha256, f.executable, f.link) for f in bundle.files if f.path.startswith(prefix))
     return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()

@@ -25,13 +25,42 @@ _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.n
 _LAYER_LINK = re.compile(r"\.\./[0-9a-f]+/layer\.tar")
 
 
+MAX_HEAD = 64 * 1024
+MAX_HEADS = 4 * 1024 * 1024
+_HEADS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+class _Head(tarfile.TarInfo):
+    """An entry's head. Long names and the like are read into memory before anybody sees the entry, so they are bounded
+    here: each, and all of an archive together."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise Invalid("the image archive has an entry of a kind that none should have: a sparse file")
+        if self.type in _HEADS:
+            read = getattr(tar, "heads_read", 0) + self.size
+            if self.size > MAX_HEAD or read > MAX_HEADS:
+                raise Invalid("the image archive has longer names than any image")
+            tar.heads_read = read  # type: ignore[attr-defined]
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise Invalid("the image archive has an entry of a kind that none should have: a sparse file")
+
+
 def renamed(archive: Path, name: str) -> Iterator[bytes]:
     """The archive again, in pieces, with its one image called ``name`` and nothing else. Blocks on the disk.
 
     ``Invalid`` if it is none, holds more than one image, or anything that has no business in it.
     """
     try:
-        with tarfile.open(archive, mode="r:") as tar, archive.open("rb") as file:
+        with tarfile.open(archive, mode="r:", tarinfo=_Head) as tar, archive.open("rb") as file:
             members = _members(tar)
             lists = {path: json.dumps(made).encode() for path, made in _lists(tar, members, name).items()}
             for path, member in members:
@@ -80,9 +109,10 @@ def _lists(tar: tarfile.TarFile, members: list[tuple[str, tarfile.TarInfo]], nam
         rows = index.get("manifests")
         if not isinstance(rows, list) or len(rows) != 1 or not isinstance(rows[0], dict):
             raise Invalid("the image archive must hold one image")
-        annotations = {
-            key: value for key, value in (rows[0].get("annotations") or {}).items() if key not in _NAME_ANNOTATIONS
-        }
+        given = rows[0].get("annotations") or {}
+        if not isinstance(given, dict):
+            raise Invalid(f"the image archive's {INDEX} is not what it should be")
+        annotations = {key: value for key, value in given.items() if key not in _NAME_ANNOTATIONS}
         annotations |= {_NAME_ANNOTATIONS[0]: f"docker.io/{name}", _NAME_ANNOTATIONS[1]: name.rpartition(":")[2]}
         made[INDEX] = {**index, "manifests": [{**rows[0], "annotations": annotations}]}
     return made

@@ -79,10 +79,15 @@ class ProjectLoader:
             self._state,
         )
         places = Places(self._bundles, project, files, folder)
-        apps = {
-            name: placed(app, places, runs_on_host=self._on_host(app), built=name in bundle.images)
-            for name, app in loaded.settings.apps.items()
-        }
+        on_host = {name: self._on_host(app) for name, app in loaded.settings.apps.items()}
+        apps = run(
+            self._apply,
+            lambda: {
+                name: placed(app, places, runs_on_host=on_host[name], built=name in bundle.images)
+                for name, app in loaded.settings.apps.items()
+            },
+            self._state,
+        )
         told = run(self._apply, places.lay_out, self._state) if folder is not None else []
         settings = msgspec.structs.replace(loaded.settings, apps=apps)
         return dataclasses.replace(loaded, settings=settings, warnings=(*loaded.warnings, *told))

@@ -148,7 +148,7 @@ def finish(ctx: click.Context, operation: dict[str, Any], screen: Screen, *, req
     """Says how it ended and ends the command with 0, or 1 if it failed."""
     code = DONE if operation.get("state") == "succeeded" else FAILED
     failed = int((operation.get("receipt") or {}).get("failed") or 0)
-    uncounted = any(s["name"] == "receipt" and s["state"] != "succeeded" for s in operation.get("steps") or ())
+    uncounted = any(s["name"].endswith("receipt") and s["state"] != "succeeded" for s in operation.get("steps") or ())
     dirty = require_clean and (failed > 0 or uncounted)
     if wants_json(ctx):
         put_json(operation)

@@ -110,6 +110,22 @@ def _host_words(app: App) -> str:
     return "Containers cannot be had on this server, and it does not let projects run commands on the host."
 
 
+def more_of_the_machine(target: App, live: App) -> str | None:
+    """What ``target`` would get of this machine that ``live`` has not: an older version may have had what its project
+    may not ask for any more. In words; None: nothing."""
+
+    def of(app: App) -> set[str]:
+        found: set[str] = set()
+        for process in app.processes.values():
+            found |= {f"the path {v.source}" for v in process.volumes if not v.is_named}
+            found |= {f"the capability {name}" for name in process.cap_add}
+            found |= {f"the network {name}" for name in process.networks}
+        return found
+
+    more = sorted(of(target) - of(live))
+    return f"it had {more[0]}, which what runs now has not; deploy a file that asks for it" if more else None
+
+
 def image_words(image: str, project: str) -> str | None:
     """Why ``project`` may not run ``image``; None if it may."""
     plain = image.removeprefix("docker.io/").removeprefix("index.docker.io/")

@@ -18,6 +18,17 @@ def taken_apps(project: str, apps: Collection[str], there: Mapping[str, App], ow
     return words
 
 
+def strangers(apps: Collection[str], known: Collection[str] | None, only: Collection[str] | None) -> list[str]:
+    """Apps that somebody would touch who may touch ``only`` these (None: all). ``known``: the apps of the project as it
+    is on record; None: there is none. A project has volumes and a network that all of its apps share, so whoever is
+    limited gets into none that has other apps, or had."""
+    if only is None:
+        return []
+    if known is not None and not known:
+        return sorted(apps)
+    return sorted({*apps, *(known or ())} - set(only))
+
+
 def taken_domains(apps: Mapping[str, App], there: Mapping[str, App]) -> list[str]:
     """Domains that ``apps`` ask for and that others serve at the same path."""
     places = {

@@ -84,6 +84,8 @@ class DeployRecord(Value, frozen=True, kw_only=True):
     """The operation with which the file's current text came; it is taken up once, however often it is told."""
     unproven: bool = False
     """``live`` never came up; it is what should run because nothing did before it."""
+    before_rollback: App | None = None
+    """What ran before the first of the rollbacks since the last deploy."""
     pending: Pending | None = None
     last: Outcome | None = None
 
@@ -159,8 +161,12 @@ def accepted(record: DeployRecord, outcome: Outcome) -> DeployRecord:
     """The change under way is what runs now."""
     pending = record.pending
     assert pending is not None
+    before = record.before_rollback
+    if pending.kind in ("deploy", "rollback"):
+        before = (before or record.live) if pending.kind == "rollback" else None
     return replace(
         record,
+        before_rollback=before,
         base=pending.base if pending.base is not None else record.base,
         live=pending.target,
         configs=pending.configs or record.configs,

@@ -254,6 +254,7 @@ class ReserveOperation(Message, frozen=True, kw_only=True):
 class OperationReserved(Message, frozen=True, kw_only=True):
     request: int
     operation: str
+    apps: tuple[str, ...] = ()
 
 
 class OperationRefused(Message, frozen=True, kw_only=True):
@@ -268,6 +269,12 @@ class OperationOpened(Message, frozen=True, kw_only=True):
     """An operation that was not asked for by ``BeginOperation``: the file changed, a secret changed."""
 
     operation: Operation
+
+
+class AskAgain(Message, frozen=True, kw_only=True):
+    """Whoever carries out ``app``'s changes was started anew: what is running of them is asked of it again."""
+
+    app: str
 
 
 class StepChanged(Message, frozen=True, kw_only=True):

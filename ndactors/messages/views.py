@@ -114,7 +114,7 @@ def readiness(apps: list[AppView]) -> Readiness:
     return Readiness(ready=not waiting, waiting=tuple(waiting))
 
 
-def env_view(app: App, record: DeployRecord | None) -> EnvView:
+def env_view(app: App, record: DeployRecord | None, *, on_host: bool) -> EnvView:
     """The variables of every process, and where each is from. ``app`` is what the file says."""
     live = record.live if record is not None and record.live is not None else app
     base = record.base if record is not None and record.base is not None else app
@@ -125,4 +125,4 @@ def env_view(app: App, record: DeployRecord | None) -> EnvView:
             same = before is not None and {**before.templates, **before.env}.get(name) == value
             items.append(EnvItem(name=name, value=value, process=process.name, source="file" if same else "live"))
         items += [EnvItem(name=secret.name, process=process.name, source="secret") for secret in process.secrets]
-    return EnvView(items=tuple(items), on_host=live.on_host)
+    return EnvView(items=tuple(items), on_host=on_host)

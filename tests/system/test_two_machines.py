@@ -212,7 +212,9 @@ def test_a_project_with_much_that_is_not_sent(laptop: Laptop, server: Daemon, te
     said = laptop.nextdeploy(project, "deploy", "--require-clean")
     assert "sent 1 file" in said
     changed = laptop.sent() - before
-    print(f"{laptop.variables['NEXTDEPLOY_SERVER'].partition(':')[0]}: sent {first:,} B, one changed file {changed:,} B")
+    print(
+        f"{laptop.variables['NEXTDEPLOY_SERVER'].partition(':')[0]}: sent {first:,} B, one changed file {changed:,} B"
+    )
     assert changed < 150_000, "one file changed"
     assert get(server, "front.test").startswith("second|")
     laptop.nextdeploy(project, "rollback", "front")

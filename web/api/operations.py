@@ -141,6 +141,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         if given.image is not None and (not given.image.strip() or any(c.isspace() for c in given.image)):
             raise Invalid("image must be the name of an image.")
         git = Git(sha=given.git_sha, ref=given.ref) if given.git_sha or given.ref else None
+        refuse_on_host(refs, name)
         origin = Origin(by=who(), git=git, message=given.message, rebuild=given.rebuild, pull=given.pull)
         return begin(name, DeployApp(image=given.image, rebuild=given.rebuild, pull=given.pull), origin)
 
@@ -148,6 +149,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
     @guard.needs("operator")
     def rollback(name: str) -> Response:
         given = body(RollbackBody)
+        refuse_on_host(refs, name)
         if given.to is not None and given.steps is not None:
             raise Invalid("Give `to` or `steps`, not both.")
         if given.steps is not None and given.steps < 1:

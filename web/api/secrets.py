@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -117,6 +118,8 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         """The secrets are changed when this answers; where they are used, new containers follow by an operation. An app
         may have secrets before it is there."""
         _check_app(app)
+        with suppress(NotFound):  # what is not there commands nothing
+            refuse_on_host(refs, app)
         refs.secrets.ask(ChangeSecrets(app=app, set=set, unset=unset))
         try:
             operation = refs.operations.ask(BeginOperation(app=app, change=RefreshApp(), origin=Origin(by=who())))

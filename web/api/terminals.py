@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flask import Blueprint, current_app, g, request
 
+from ndactors.core.masking import mask_words
 from ndactors.errors import Conflict, EngineUnreachable, Invalid, NextDeployError, NotFound
 from ndactors.messages.containers import RecordEvent
 from ndactors.messages.queries import AppView, ContainerView, GetApps
@@ -90,7 +91,7 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
         tty = _flag("tty")
         rows, columns = number("rows", request.args.get("rows"), 24), number("columns", request.args.get("columns"), 80)
         container = _container(refs, app)
-        visit = _Visit(refs, "exec", container, shlex.join(argv))
+        visit = _Visit(refs, "exec", container, mask_words(shlex.join(argv)))
         terminal = _terminals().open(container.id, argv, tty=tty, rows=rows or 24, columns=columns or 80)
 
         def serve(socket: Socket) -> None:
