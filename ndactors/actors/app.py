@@ -433,7 +433,12 @@ class AppActor(Actor):
     def _retire(self, key: str) -> None:
         slot, record = self._slots[key], self._record
         process = slot.place.seat.process
-        old = record is not None and slot.place.config != record.configs.get(process) and not self._in_place(process)
+        old = (
+            record is not None
+            and slot.place.config != record.configs.get(process)
+            and slot.place.seat.revision not in record.refused  # a version that did not do has no visitors to keep
+            and not self._in_place(process)
+        )
         slot.leaving = True
         if old and slot.routed and record is not None and record.app.deploy.skew and not self._removing:
             until = time.time() + record.app.deploy.skew

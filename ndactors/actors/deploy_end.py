@@ -12,6 +12,7 @@ from ..core.model import App
 from ..errors import EngineError
 from ..messages.containers import (
     AbandonRevision,
+    RemoveEverything,
 )
 from ..messages.deployments import (
     Outcome,
@@ -111,7 +112,9 @@ class Ending(Deploying):
         if good:
             self._record = accepted(record, outcome)
         else:
-            self._record = refused(record, outcome, stays=record.nothing_to_keep)
+            self._record = refused(record, outcome, stays=record.nothing_to_keep and outcome.state == "failed")
+            if self._record.live is None and pending.switch_began:
+                around.app.tell(RemoveEverything())  # a first version that somebody cancelled
         if pending.number:
             self._ledger_result(pending, outcome, record.number)
         self._save()
