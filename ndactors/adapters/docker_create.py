@@ -76,7 +76,8 @@ def argv(command: str | tuple[str, ...] | None) -> list[str] | None:
 
 
 def volume_name(volume: Volume, spec: ContainerSpec) -> str:
-    return f"nd-{spec.labels[labels.PROJECT]}-{volume.source}-{spec.labels[labels.DAEMON][:6]}"
+    # a dot is in no project's name: two names can never run into one
+    return f"nd-{spec.labels[labels.PROJECT]}.{volume.source}-{spec.labels[labels.DAEMON][:6]}"
 
 
 def mount(volume: Volume, spec: ContainerSpec, volumes_folder: Path) -> dict[str, Any]:

@@ -228,8 +228,11 @@ class DockerEngine:
             return post(name)
         except Conflict:
             taken = self._ask(lambda api: api.inspect_container(name))
-            if (taken["Config"].get("Labels") or {}).get(labels.DAEMON) == self._daemon:
+            theirs = taken["Config"].get("Labels") or {}
+            whose = (labels.DAEMON, labels.APP, labels.PROCESS)
+            if all(theirs.get(label) == body["Labels"].get(label) for label in whose):
                 raise
+            # `a` has a process `b-web`, or `a-b` one called `web`: the same name, of somebody else
             return post(f"{name}-{self._daemon[:6]}")
 
     def _ensure_network(self, name: str, spec: ContainerSpec) -> None:
