@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent / "ground"))
 
 import dockerd
 import images
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell that starts us in the background takes Ctrl-C from us, and so from every program that tests send it to
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRED = os.environ.get("NEXTDEPLOY_REQUIRE_ENGINE") == "1"
 _counts = {"ran": 0, "skipped": 0}
