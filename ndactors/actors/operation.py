@@ -93,10 +93,12 @@ class OperationsActor(Actor):
         for operation in self._ledger.operations(GetOperations(state="running", limit=10_000)).items:
             full = self._ledger.operation(operation.id) or operation
             self._running[full.id] = full
-            self._left[full.id] = set(full.apps)
+            self._left[full.id] = set(full.apps) - full.parts.keys()
+            if full.parts:
+                self._worst[full.id] = max(full.parts.values(), key=lambda state: _SEVERITY[state])
             self._began[full.id] = time.time()
             asked = self._state.load(f"{REQUESTS}/{full.id}", CarryOut)
-            for app in full.apps:
+            for app in sorted(self._left[full.id]):
                 self._apps.tell(asked or AccountFor(operation=full.id, app=app))
 
     def on_stop(self) -> None:
@@ -261,7 +263,7 @@ class OperationsActor(Actor):
             operation = replace(operation, exit_code=message.exit_code)
         words = f"{app}: {message.reason}" if several and message.reason else message.reason
         reason = "; ".join(part for part in (operation.reason, words) if part)
-        operation = replace(operation, reason=reason)
+        operation = replace(operation, reason=reason, parts={**operation.parts, app: message.state})
         worst = max(self._worst.pop(operation.id, "succeeded"), message.state, key=lambda state: _SEVERITY[state])
         if self._left[operation.id]:
             self._running[operation.id], self._worst[operation.id] = operation, worst

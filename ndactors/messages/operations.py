@@ -150,6 +150,8 @@ class Operation(Value, frozen=True, kw_only=True):
     receipt: Receipt | None = None
     receipts: dict[str, Receipt] = field(default_factory=dict)
     """By app, for an operation on several; ``receipt`` is then their sum."""
+    parts: dict[str, OperationState] = field(default_factory=dict)
+    """How it ended for the apps for which it is over already."""
     revisions: dict[str, int] = field(default_factory=dict)
     exit_code: int | None = None
     evidence: dict[str, object] = field(default_factory=dict)

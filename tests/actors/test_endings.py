@@ -13,6 +13,7 @@ from ndactors.messages.operations import (
     CancelOperation,
     DeployApp,
     Origin,
+    ReserveOperation,
     RollbackApp,
     ScaleApp,
     StopApp,
@@ -174,7 +175,35 @@ def test_with_skew_a_refused_version_does_not_stay_aside(daemon, engine, make_ap
     until(lambda: [(b.revision, b.role) for b in d.services["shop"].backends] == [(1, ""), (1, "")])
 
 
+def test_parts_that_are_over_stay_over_when_the_daemon_dies(daemon, make_app, until, done):
+    slow = make_app("shop:2", deploy=Deploy(timeout=60))
+    d = daemon(make_app(), make_app(name="b"))
+    until(lambda: idle(d))
+    d.prober.failing.update({f"10.0.0.{n}": "not yet" for n in range(5, 60)})
+    heard: list = []
+    d.refs.operations.tell(
+        ReserveOperation(request=1, apps=("b", "shop"), project="p", origin=Origin(by="me"), reply_to=Told(heard))
+    )
+    until(lambda: heard)
+    id = heard[0].operation
+    d.apply(slow, make_app(name="b"), operation=id)
+    until(lambda: d.operation(id).parts == {"b": "succeeded"})
+    done(d, d.begin(StopApp(), app="b"))
+    d.kill()
+    d = daemon(slow, make_app(name="b"), settled=False)
+    operation = done(d, id)
+    assert (operation.state, operation.parts) == ("succeeded", {"b": "succeeded", "shop": "succeeded"})
+    assert operation.reason.count("b: ") == 1
+
+
 # -- projects --------------------------------------------------------------------------------------
+
+
+class Told:
+    """Somebody who waits for an answer."""
+
+    def __init__(self, heard: list) -> None:
+        self.tell = heard.append
 
 
 class Texts:
