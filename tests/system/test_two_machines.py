@@ -221,6 +221,7 @@ def test_a_project_with_much_that_is_not_sent(laptop: Laptop, server: Daemon, te
     assert get(server, "front.test").startswith("first|")
 
 
+@pytest.mark.parametrize("laptop", ["ssh"], indirect=True)
 def test_a_project_with_a_worker_a_store_and_what_it_mounts(laptop: Laptop, server: Daemon, test_image: str):
     project = laptop.folder / "shop"
     project.mkdir()
