@@ -10,9 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gevent.monkey import get_original
+
 from ..errors import StateError
 
 log = logging.getLogger("ndactors.state")
+_Lock = get_original("threading", "Lock")
 R = TypeVar("R")
 
 
@@ -35,6 +38,8 @@ class SqliteFile:
         self._apply = apply
         self._durable = durable
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # real locks: those who wait are threads of the pool, and closing under one that works is a fault of memory
+        self._writing, self._reading = _Lock(), _Lock()
         self._database = self._open()
         self._reader = self._second()
 
@@ -43,14 +48,14 @@ class SqliteFile:
 
         def guarded() -> R | sqlite3.Error:
             try:
-                return work(self._database)
+                with self._writing:
+                    return work(self._database)
             except sqlite3.Error as error:
                 return error
 
         result: Any = self._apply(guarded)
         if isinstance(result, sqlite3.DatabaseError) and _is_damage(result):
-            self._reader.close()
-            self._database.close()
+            self.close()
             self._set_aside(result)
             self._database = self._open()
             self._reader = self._second()
@@ -64,7 +69,8 @@ class SqliteFile:
 
         def guarded() -> R | sqlite3.Error:
             try:
-                return work(self._reader)
+                with self._reading:
+                    return work(self._reader)
             except sqlite3.Error as error:
                 return error
 
@@ -74,8 +80,14 @@ class SqliteFile:
         return result  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        self._apply(self._reader.close)
-        self._apply(self._database.close)
+        """Whoever asked may be gone while its work goes on in a thread: that is let end first."""
+
+        def end() -> None:
+            with self._reading, self._writing:
+                self._reader.close()
+                self._database.close()
+
+        self._apply(end)
 
     def _second(self) -> sqlite3.Connection:
         reader = sqlite3.connect(self._path, check_same_thread=False, timeout=5.0)

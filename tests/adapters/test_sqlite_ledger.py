@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import sqlite3
+import threading
+
 import pytest
 
+from ndactors.adapters.sqlite_file import SqliteFile
 from ndactors.adapters.sqlite_ledger import SqliteLedger
 from ndactors.core.model import App, Process
+from ndactors.errors import StateError
 from ndactors.messages.operations import GetOperations, GetRevisions, Operation, Revision, Step
 
 
@@ -58,3 +63,29 @@ def test_it_is_all_there_after_a_restart(tmp_path):
     again = SqliteLedger(tmp_path / "ledger.db", lambda *_: None, lambda call: call())
     assert again.operation("op1") is not None
     again.close()
+
+
+def test_a_file_is_closed_only_once_nobody_works_with_it(tmp_path):
+    """Whoever asked for the work may have been ended; the thread that does it was not."""
+    file = SqliteFile(tmp_path / "x.db", "CREATE TABLE t (n);", lambda *_: None, lambda call: call(), durable=False)
+    works, go_on, done = threading.Event(), threading.Event(), []
+
+    def slow(database: sqlite3.Connection) -> None:
+        works.set()
+        assert go_on.wait(10)
+        database.execute("INSERT INTO t VALUES (1)")
+        done.append(database.execute("SELECT count(*) FROM t").fetchone()[0])
+
+    worker = threading.Thread(target=lambda: file.call(slow))
+    worker.start()
+    assert works.wait(10)
+    closing = threading.Thread(target=file.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()
+    go_on.set()
+    worker.join(10)
+    closing.join(10)
+    assert done == [1]
+    with pytest.raises(StateError):
+        file.call(lambda database: database.execute("SELECT 1"))

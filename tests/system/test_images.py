@@ -194,7 +194,7 @@ def test_a_failure_tells_the_step_the_code_and_the_last_lines(on):
         on.build(
             r"FROM BASE"
             "\n"
-            r"RUN for i in $(seq 1 40); do printf '\033[31mline %s\033[0m\n' $i; done; echo oops >&2; exit 3"
+            r"RUN for i in $(seq 1 40); do printf '\033[31mline %s\033[0m\n' $i; done; echo oops; exit 3"
             "\n"
         )
     words = str(caught.value)
