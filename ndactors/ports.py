@@ -336,14 +336,6 @@ class BlobStore(Protocol):
         ...
 
 
-class SharedBlobStore(BlobStore, Protocol):
-    """All blobs, for those without limits."""
-
-    def seen_by(self, apps: Iterable[str] | None) -> BlobStore:
-        """As somebody sees it who may touch only these apps (None: everything): what others sent is not there."""
-        ...
-
-
 class HookSender(Protocol):
     """Tells others of a deploy. Never raises; bounded in time and in what it reads."""
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-
-from msgspec.structs import replace
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
@@ -32,11 +30,10 @@ from .actors.secret import SecretActor
 from .actors.stats import StatsActor
 from .adapters.configuration import Configuration
 from .adapters.state_files import StateFiles
-from .core import containers as labels
-from .core.containers import ContainerSpec
+from .core.jobs import job_spec
 from .core.masking import mask_text
-from .core.model import App, Process
-from .core.specs import NO_SECRETS, Owner, Placement, Seat, Secrets, container_spec, engine_for
+from .core.model import App
+from .core.specs import NO_SECRETS, Owner, Placement, Secrets, engine_for
 from .errors import NextDeployError
 from .messages.containers import RecordEvent
 from .messages.deployments import DeployRecord
@@ -257,7 +254,16 @@ def _new_app(world: World, refs: Refs, name: str, engine: str, apps: Ref) -> tup
         events=refs.events,
         state=world.state,
         outputs=world.outputs[engine],
-        make_spec=partial(_job_spec, world, engine),
+        make_spec=lambda app, process, name, own: job_spec(
+            app,
+            process,
+            name,
+            own,
+            owner=world.owner,
+            engine=engine,
+            rotate=world.config.current().logs.rotate,
+            secrets=secrets(),
+        ),
         mask=partial(_masked, world, name),
         now=world.now,
     )
@@ -286,23 +292,6 @@ def _secrets(world: World, app: str) -> Secrets:
 
 def _masked(world: World, app: str, text: str) -> str:
     return mask_text(text, _secrets(world, app).values.values())
-
-
-def _job_spec(
-    world: World, engine: str, app: App, process: Process, name: str, own_labels: Mapping[str, str]
-) -> ContainerSpec:
-    """A container that runs once: set up as the process, without what makes it one that serves."""
-    spec = container_spec(
-        app,
-        process,
-        seat=Seat(process=process.name, revision=int(own_labels.get(labels.REVISION, "1")), replica=1),
-        owner=world.owner,
-        engine=engine,
-        rotate=world.config.current().logs.rotate,
-        secrets=_secrets(world, app.name),
-        role="job",
-    )
-    return replace(spec, name=name, labels={**spec.labels, **own_labels})
 
 
 def _deployed(world: World, app: str) -> DeployRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -94,7 +93,3 @@ def create_app(
         return response
 
     return app
-
-
-def new_key() -> bytes:
-    return secrets.token_bytes(32)

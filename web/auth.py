@@ -14,7 +14,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import argon2
-import jwt
 from flask import g, request, session
 from werkzeug.security import check_password_hash
 
@@ -254,6 +253,8 @@ class Guard:
         """A signed token and when it ends, as Unix seconds."""
         expires = time.time() + TOKEN_SECONDS
         claims = {"sub": identity.name, "stamp": self.users.stamp(identity.name), "exp": int(expires)}
+        import jwt  # with OpenSSL: 8 MB that only these tokens need
+
         return jwt.encode(claims, self._key, algorithm="HS256"), expires
 
     def _token(self, token: str, kind: Kind, refusal: NextDeployError) -> TokenIdentity:
@@ -272,6 +273,8 @@ class Guard:
         if is_token(token):
             found = self._token(token, "api", Unauthorized("The token is not valid."))
             return Identity(f"token:{found.name}", found.role, found.apps)
+        import jwt
+
         try:
             claims = jwt.decode(token, self._key, algorithms=["HS256"], options={"require": ["exp", "sub"]})
         except jwt.ExpiredSignatureError as error:

@@ -138,8 +138,11 @@ class DeployActor(Switching, Ending):
             case Counted(receipt=receipt):
                 self._finish(receipt)
             case Pruned(names=names):
+                self._pruning = False
                 if names:
                     self._event("images.removed", f"{len(names)} old images", {"images": names})
+                if self._record.pending is not None and self._record.pending.phase == "prepare":
+                    self._prepare()
             case RetryApp() | TellService():
                 self._around.app.tell(message)
             case _:
@@ -329,6 +332,8 @@ class DeployActor(Switching, Ending):
         pending, around = self._pending(), self._around
         self._step("prepare", "running")
         self._show(pending.target, "preparing its image")
+        if self._pruning:
+            return
         operation, app = pending.operation, pending.target
         secrets, origin = around.secrets(), pending.origin
 

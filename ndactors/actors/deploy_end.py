@@ -169,7 +169,8 @@ class Ending(Deploying):
                     break
                 kept.add(row.image_id)
         ids = [id for id in kept if id]
-        self._busy(
+        self._pruning = True
+        self.run(
             lambda: Pruned(images.prune(app.project, name, ids)),
             lambda done, error: done if error is None else _engine_error(error, Pruned([])),
         )

@@ -81,7 +81,8 @@ def _built(
         if archive is None:
             raise BuildFailed("the image that was sent is not here any more; deploy again")
         return images.load(archive, replace(request, tree=build.archive), say), None
-    unset = sorted(set(build.secrets) - secrets.values.keys())
+    stored = dict(build.secret_names())
+    unset = sorted(set(stored.values()) - secrets.values.keys())
     if unset:
         raise Invalid(f"these build secrets are not set: {', '.join(unset)} (nextdeploy secrets {app.name} set NAME)")
     context = shop.contexts.open(app.name, build, say)
@@ -93,7 +94,7 @@ def _built(
             args=build.args,
             target=build.target,
             platform=build.platform,
-            secrets={name: secrets.values[name] for name in build.secrets},
+            secrets={name: secrets.values[store] for name, store in stored.items()},
             tree=context.tree,
             fresh=rebuild,
         )

@@ -77,6 +77,8 @@ class Deploying(Actor):
         self._canaries: tuple[str, ...] = ()
         self._stage_began = 0.0
         self._releases: list[str] = []
+        self._pruning = False
+        """Old images are being removed: what the next change needs is not looked for beside that."""
         self._next: tuple[App, Origin] | None = None
         """What the files say since a change of somebody else's began."""
 

@@ -130,6 +130,10 @@ class BlobFiles:
         self._used = after
         return int(before - after)
 
+    def left(self, size: int) -> None:
+        """So many bytes are not here any more: they went elsewhere."""
+        self._forget(size)
+
     # -- in the thread pool ------------------------------------------------------------------------
 
     def _run(self, call: Callable[[], Any]) -> Any:

@@ -69,12 +69,6 @@ def with_parents(context: Context, path: str) -> tuple[Entry, ...]:
     return tuple(_entry(context.folder, "/".join(parts[: count + 1])) for count in range(len(parts)))
 
 
-def rules_for(folder: Path, dockerfile: str) -> IgnoreRules:
-    """Those of a context, for who lists it with other means; the Dockerfile and the rules themselves are kept."""
-    rules_file, text = _rules(folder, dockerfile)
-    return IgnoreRules(text, keep=tuple(filter(None, (dockerfile, rules_file))), name=rules_file or NAME)
-
-
 def context_digest(context: Context) -> str:
     """Of everything that a build of it depends on."""
     paths = {entry.path for entry in context.entries} | {context.dockerfile}

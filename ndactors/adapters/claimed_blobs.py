@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import TooLarge
 from . import trees
 from .blob_store import BlobFiles, _checked, _place
 from .off_loop import Apply
@@ -102,10 +103,14 @@ class SharedBlobs(BlobFiles):
         return ClaimedBlobs(self, self._incoming_of(hashlib.sha256(owner.encode()).hexdigest()[:32]), owner)
 
     def adopt(self, digest: str, path: Path) -> None:
-        """A complete one at ``path`` becomes one of all."""
-        size = self._run(lambda: self._moved(digest, path))
-        if self._used is not None:
-            self._used += size
+        """A complete one at ``path`` becomes one of all. ``TooLarge`` if these have no room for it; it is gone then."""
+        self._run(self._make_folders)
+        try:
+            with self._room(path.stat().st_size) as take:
+                take(self._run(lambda: self._moved(digest, path)))
+        except TooLarge:
+            self._run(lambda: path.unlink(missing_ok=True))
+            raise
 
     def clean(self, in_use: Iterable[str], now: float) -> int:
         kept = frozenset(in_use)
@@ -122,7 +127,6 @@ class SharedBlobs(BlobFiles):
         if self._touch(digest):
             path.unlink(missing_ok=True)
             return 0
-        self._make_folders()
         size = path.stat().st_size
         os.rename(path, _place(self._folder, digest))
         trees.sync_folder(self._folder / digest[:2])
@@ -156,7 +160,11 @@ class ClaimedBlobs:
         path = self._incoming.path(digest)
         if not whole or path is None:
             return whole
-        self._blobs.adopt(digest, path)
+        length = path.stat().st_size
+        try:
+            self._blobs.adopt(digest, path)
+        finally:
+            self._incoming.left(length)
         self._blobs.claims.add(self._owner, [digest])
         return True
 

@@ -24,7 +24,6 @@ from ..ports import Progress
 from . import off_loop
 from .build_context import read_context
 from .build_limits import BuildGroup
-from .buildkit import BuildKit, offered
 from .docker_build import ClassicBuilder, streamed
 from .image_archive import renamed
 
@@ -146,6 +145,8 @@ class DockerImages:
         limits = images.build_limits(request, int(facts.get("NCPU") or 0), int(facts.get("MemTotal") or 0))
         progress(f"building with {limits.cpus:g} CPUs and {limits.memory // 2**20} MiB at most")
         deadline = time.monotonic() + request.timeout
+        from .buildkit import BuildKit, offered  # HTTP/2 is for those who build
+
         if not (self._buildkit and offered(self._base_url)):
             classic = ClassicBuilder(self._base_url, self._apply)
             classic.build(

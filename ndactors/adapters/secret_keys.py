@@ -11,14 +11,14 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from typing import TYPE_CHECKING
 
 from ..errors import SecretsUnreadable
 from .off_loop import Apply, run
 from .state_files import replace_file
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 log = logging.getLogger("ndactors.secrets")
 
@@ -41,6 +41,11 @@ class Key:
 
     @classmethod
     def of(cls, material: bytes) -> Key:
+        # OpenSSL is for those who have secrets
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
         material = bytes.fromhex(material.decode()) if _HEX.fullmatch(material) else material
 
         def derived(purpose: str, length: int = 32) -> bytes:

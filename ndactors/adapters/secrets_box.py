@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
 from msgspec import Struct, field
 from msgspec.structs import replace
 
@@ -211,6 +210,8 @@ class SecretBox:
         return _closed(replace(entry, key=key.id), app, environment, name, value, key)
 
     def _open(self, entry: Entry, app: str, environment: str, name: str) -> str:
+        from cryptography.exceptions import InvalidTag
+
         key = self._key(entry)
         try:
             box = base64.b64decode(entry.box, validate=True)

@@ -70,17 +70,6 @@ def write_tree(root: Path, entries: Iterable[E], fill: Callable[[E, int], None],
                 os.close(below)
 
 
-def open_below(root: Path, path: str) -> int:
-    """A file at the real path ``path`` below ``root``, to read. ``OSError`` if any part of it is a link."""
-    *folders, name = path.split("/")
-    with contextlib.ExitStack() as stack:
-        at = stack.enter_context(opened_folder(root))
-        for folder in folders:
-            at = os.open(folder, _FOLDER, dir_fd=at)
-            stack.callback(os.close, at)
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-
-
 def copy(source: int, target: int, size: int) -> int:
     """Copy up to ``size`` bytes between descriptors; returns how many there were. File systems that can (btrfs, XFS)
     share the blocks until one side changes."""

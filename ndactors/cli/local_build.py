@@ -52,10 +52,10 @@ def _build(
     command = ["build", "--file", str(project.folder / posixpath.join(place.path, place.dockerfile))]
     for name in build.args:
         command += ["--build-arg", name]
-    for name in build.secrets:
-        if name not in variables:
-            raise Failure(f"the build secret `{name}` of {app.name} is not set in this environment")
-        command += ["--secret", f"id={name},env={name}"]
+    for name, variable in build.secret_names():
+        if variable not in variables:
+            raise Failure(f"the build secret `{variable}` of {app.name} is not set in this environment")
+        command += ["--secret", f"id={name},env={variable}"]
     command += ["--target", build.target] if build.target else []
     command += ["--platform", build.platform] if build.platform else []
     command += ["--no-cache"] if fresh else []

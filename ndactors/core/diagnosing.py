@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-EVERYWHERE = ("0.0.0.0", "::")
 DOCKERS_OWN = "127.0.0.11"
 """The Engine's name server, which every container on a network of its own has."""
 TAIL = 20

@@ -13,7 +13,6 @@ from .git_urls import GitContext
 
 EVENT_HEADERS = ("X-GitHub-Event", "X-Gitea-Event", "X-Forgejo-Event", "X-Gogs-Event", "X-Gitlab-Event")
 PUSHES = ("push", "push hook", "tag push hook")
-MAX_REF = 255
 MAX_MESSAGE = 500
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REF = re.compile(r"refs/[!-~]{1,250}")

@@ -41,15 +41,6 @@ def _merged(base: dict[str, Any], live: dict[str, Any], new: dict[str, Any]) -> 
     return result
 
 
-def same_containers(a: App, b: App) -> bool:
-    """Neither needs another image nor another setting than the other, as far as can be told without building."""
-    return _without_context(a) == _without_context(b)
-
-
-def _without_context(app: App) -> App:
-    return msgspec.structs.replace(app, build=None, image_id=None)
-
-
 def rolled_back(live: App, revision: App) -> App:
     """``live`` as it ran in ``revision``: image, processes and their settings. How many replicas there are stays, and so
     does how visitors reach it (domains, rules)."""

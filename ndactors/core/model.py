@@ -36,6 +36,10 @@ class Build(Value, frozen=True, kw_only=True):
     archive: str | None = None
     """Never in a file: the digest of a `docker save` archive that was built elsewhere; then nothing is built here."""
 
+    def secret_names(self) -> list[tuple[str, str]]:
+        """By what name a step asks for each secret, and by what name it is stored (``NAME:STORE_NAME``, or just one)."""
+        return [(name, store or name) for name, _, store in (text.partition(":") for text in self.secrets)]
+
 
 class SecretRef(Value, frozen=True, kw_only=True):
     """``name`` is the variable the app sees, ``store_name`` the secret's name in the store."""

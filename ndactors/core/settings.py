@@ -340,10 +340,6 @@ def _healthcheck(process: str, data: dict[str, Any] | None, *, given: bool, inne
     return _struct(model.Healthcheck, data, kind=kind, command=_argv(command) if command else ())
 
 
-def _backup(data: dict[str, Any] | None) -> model.AppBackup | None:
-    return _struct(model.AppBackup, data, command=_argv(data["command"])) if data else None
-
-
 def _argv(command: str | tuple[str, ...]) -> tuple[str, ...]:
     return ("/bin/sh", "-c", command) if isinstance(command, str) else tuple(command)
 
