@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import gevent
 import msgspec
 import pytest
+from gevent.event import Event
 from gevent.queue import Queue
 
 from ndactors.actors.app import AppActor, AppSurroundings
@@ -262,9 +263,13 @@ class ScriptedImages:
         self.pulled: list[str] = []
         self.pruned: list[tuple[str, list[str]]] = []
         self.registry: set[str] = set()
+        self.found: list[str] = []
+        self.prunes = Event()
+        self.prunes.set()
 
     def find(self, name):
         self._engine._check()
+        self.found.append(name)
         return ImageInfo(id=name, name=name) if name in self._engine.images else None
 
     def pull(self, name, registries, progress):
@@ -276,6 +281,7 @@ class ScriptedImages:
 
     def prune(self, project, app, keep):
         self.pruned.append((app, sorted(keep)))
+        self.prunes.wait()
         return []
 
 

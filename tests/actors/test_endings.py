@@ -175,6 +175,22 @@ def test_with_skew_a_refused_version_does_not_stay_aside(daemon, engine, make_ap
     until(lambda: [(b.revision, b.role) for b in d.services["shop"].backends] == [(1, ""), (1, "")])
 
 
+def test_what_a_change_needs_is_not_looked_for_while_old_images_go(daemon, make_app, until, done):
+    d = daemon(make_app())
+    until(lambda: idle(d))
+    until(lambda: d.images.pruned)
+    d.images.prunes.clear()
+    done(d, d.begin(DeployApp(image="shop:2")))
+    until(lambda: len(d.images.pruned) == 2)
+    looked = len(d.images.found)
+    id = d.begin(RollbackApp())
+    until(lambda: any(step.name == "prepare" for step in d.operation(id).steps))
+    gevent.sleep(0.05)
+    assert len(d.images.found) == looked
+    d.images.prunes.set()
+    assert done(d, id).state == "succeeded"
+
+
 def test_parts_that_are_over_stay_over_when_the_daemon_dies(daemon, make_app, until, done):
     slow = make_app("shop:2", deploy=Deploy(timeout=60))
     d = daemon(make_app(), make_app(name="b"))

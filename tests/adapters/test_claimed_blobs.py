@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ndactors.adapters.claimed_blobs import UNUSED_SECONDS, BlobClaims, SharedBlobs
-from ndactors.errors import Conflict, Invalid
+from ndactors.errors import Conflict, Invalid, TooLarge
 
 SECRET = b"DB_PASSWORD=hunter2\n" * 50
 
@@ -40,10 +40,10 @@ def make(tmp_path, clock):
     """The blobs as a daemon that starts now has them."""
     opened = []
 
-    def made() -> SharedBlobs:
+    def made(**limits: int) -> SharedBlobs:
         claims = BlobClaims(tmp_path / "claims.db", lambda *_: None, lambda call: call(), clock)
         opened.append(claims)
-        return SharedBlobs(tmp_path / "blobs", claims, lambda call: call())
+        return SharedBlobs(tmp_path / "blobs", claims, lambda call: call(), **limits)
 
     yield made
     for claims in opened:
@@ -52,6 +52,25 @@ def make(tmp_path, clock):
 
 def send(store, data: bytes) -> None:
     assert store.append(sha(data), 0, len(data), reading(data))
+
+
+def test_all_blobs_together_are_bounded_whoever_sends_them(make, tmp_path):
+    blobs = make(max_all=1000)
+    for owner in range(2):
+        send(blobs.seen_by((f"app{owner}",)), bytes([owner]) * 400)
+    with pytest.raises(TooLarge):
+        send(blobs.seen_by(("app2",)), b"z" * 400)
+    kept = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and "claims" not in path.name)
+    assert kept == 800
+    assert blobs.seen_by(("app2",)).missing([sha(b"z" * 400)])
+
+
+def test_what_was_sent_leaves_room_for_more(make):
+    blobs = make(max_all=1000)
+    shop = blobs.seen_by(("shop",))
+    for number in range(2):
+        send(shop, bytes([number]) * 450)  # what became one of all does not count for the sender twice
+    assert not shop.missing([sha(bytes([number]) * 450) for number in range(2)])
 
 
 def test_what_others_sent_is_not_there(make):

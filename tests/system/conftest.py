@@ -68,7 +68,10 @@ class Load:
     def stop(self) -> dict:
         self.process.terminate()
         self.process.wait(60)
-        return json.loads(self.out.read_text())
+        rows = [json.loads(line) for line in self.out.read_text().splitlines()]
+        failed = [row for row in rows if row[1] != 200]
+        worst = max((ended - began for _, _, began, ended, _ in rows), default=0)
+        return {"sent": len(rows), "failed": len(failed), "worst": worst, "examples": failed[:5]}
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import docker
 from daemon import Daemon, until
 
-VISITORS = Path(__file__).parent / "visitors.py"
+LOAD = Path(__file__).parent / "load.py"
 RATE = 200
 
 
@@ -34,7 +34,7 @@ class Visitors:
 
     def __init__(self, url: str, folder: Path, rate: float = RATE) -> None:
         self.out = folder / f"visitors-{time.time_ns()}"
-        self.process = subprocess.Popen([sys.executable, str(VISITORS), url, str(rate), str(self.out)])
+        self.process = subprocess.Popen([sys.executable, str(LOAD), url, str(rate), str(self.out)])
 
     def stop(self) -> list[tuple[str, int, float, float, str]]:
         self.process.send_signal(signal.SIGTERM)

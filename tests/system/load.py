@@ -1,5 +1,5 @@
-"""A steady load on the edge from a process of its own, and what became of each request. `python load.py URL RATE OUT`
-sends until it gets SIGTERM and then writes one line of JSON to OUT."""
+"""Visitors as a process of its own, each request remembered: `python load.py URL RATE OUT` sends until it gets SIGTERM
+and writes one line for each request to OUT: id, status, when it began and ended (Unix seconds), error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from urllib.parse import urlsplit
 
 CONNECTIONS = 20
-LONGEST_SECONDS = 300.0
+LONGEST_SECONDS = 3600.0
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     limit = threading.Timer(LONGEST_SECONDS, over.set)
     limit.daemon = True
     limit.start()
-    results: list[tuple[int, float, str]] = []
+    rows: list[tuple[str, int, float, float, str]] = []
     gap = CONNECTIONS / rate
 
     def send(number: int) -> None:
@@ -33,38 +33,29 @@ def main() -> None:
             if wait > 0 and over.wait(wait):
                 return
             due = max(due + gap, time.monotonic())
-            began = time.monotonic()
+            began, id, status, failure = time.time(), "", 0, ""
             try:
                 if connection is None:
                     connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=30)
                 connection.request("GET", url.path or "/")
                 response = connection.getresponse()
                 response.read()
-                results.append((response.status, time.monotonic() - began, ""))
+                id, status = response.getheader("X-Request-Id") or "", response.status
                 if response.will_close:
                     connection.close()
                     connection = None
             except (OSError, http.client.HTTPException) as error:
-                results.append((0, time.monotonic() - began, repr(error)))
-                connection = None
+                failure, connection = repr(error), None
+            rows.append((id, status, began, time.time(), failure))
 
     threads = [threading.Thread(target=send, args=(n,)) for n in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    failed = [row for row in results if row[0] != 200]
     with open(out, "w") as file:
-        json.dump(
-            {
-                "sent": len(results),
-                "failed": len(failed),
-                "worst": max((r[1] for r in results), default=0),
-                "examples": failed[:5],
-            },
-            file,
-        )
-    sys.exit(0)
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
