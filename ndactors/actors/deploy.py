@@ -169,7 +169,7 @@ class DeployActor(Switching, Ending):
             around.state.delete(self._record_name)
             self._record = DeployRecord(highest=self._record.highest)
             return
-        if pending is not None and pending.base == app and origin.operation in ("", pending.operation):
+        if pending is not None and pending.base == app and origin.operation in ("", pending.operation, record.taken):
             return  # it is on its way
         if pending is not None and pending.base is None and pending.outcome is None:
             if app != record.base or origin.operation:

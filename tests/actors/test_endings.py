@@ -7,12 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from ndactors.actors.config import ConfigActor
-from ndactors.core.model import Deploy, Process, Settings
+from ndactors.core.model import Deploy, Process, SecretRef, Settings
 from ndactors.errors import StateError
 from ndactors.messages.operations import (
     CancelOperation,
     DeployApp,
     Origin,
+    RefreshApp,
     ReserveOperation,
     RollbackApp,
     ScaleApp,
@@ -119,6 +120,22 @@ def test_what_was_cancelled_before_its_switch_does_not_come_back(daemon, engine,
     assert next(o for o in d.operations() if o.apps == ("shop",)).id == id
     assert len(d.operations()) == many + 1
     assert {status.image for name, status in engine.now.items() if "shop" in status.name} >= {"shop:1"}
+
+
+def test_a_first_version_that_a_secret_brings_is_not_ended_by_others(daemon, engine, make_app, until, done):
+    app = make_app(process={"secrets": (SecretRef(name="KEY", store_name="KEY"),)}, deploy=Deploy(timeout=60))
+    d = daemon()
+    d.apply(app, operation="from-client")
+    until(lambda: d.app() is not None and d.app().state == "failed")
+    d.secrets["KEY"] = "x"
+    d.prober.failing.update({f"10.0.0.{n}": "not yet" for n in range(1, 60)})
+    id = d.begin(RefreshApp())
+    until(lambda: engine.now)
+    d.apply(app, make_app(name="other"), operation="from-client")
+    until(lambda: d.app("other") is not None)
+    d.prober.failing.clear()
+    assert done(d, id).state == "succeeded"
+    assert len(d.backends()) == 2
 
 
 def test_a_first_version_that_is_cancelled_goes(daemon, engine, make_app, until, done):
