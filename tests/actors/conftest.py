@@ -357,6 +357,7 @@ class Daemon:
         self.engine, self.state = engine, state
         self.killed = False
         self.settings = Settings(project="test", apps={a.name: a for a in apps})
+        self.origins: dict[str, Origin] = {}
         self.images, self.ledger = ScriptedImages(engine), state.ledger
         self.secrets: dict[str, str] = {}
         self.codes: dict[str, int] = dict(codes or {})
@@ -426,7 +427,7 @@ class Daemon:
             engine=engine,
             container_engine=self.engine,
             rotate=Rotate(),
-            wanted=lambda: (self.settings.apps[name], Origin()) if name in self.settings.apps else None,
+            wanted=lambda: self._wanted(name),
             secrets=self._secrets,
             workshop=Workshop(images=self.images, contexts=None, blobs=None, registries=dict),
             listeners=self,
@@ -469,6 +470,10 @@ class Daemon:
             owner=owner, events=self.refs.events, engine=self.engine, prober=self.prober, lag=self.lag
         )
         return Child(ref, ContainerActor, place, around, backoff=lambda: Backoff(0.001, 0.01))
+
+    def _wanted(self, name: str):
+        found = self.settings.apps.get(name)
+        return (found, self.origins.get(name, Origin())) if found is not None else None
 
     def _new_operation(self) -> str:
         return f"op{next(self._numbers)}-{id(self)}"
@@ -515,8 +520,8 @@ class Daemon:
     def apply(self, *apps: App, operation: str = "") -> None:
         """``operation``: a client sent them with it."""
         self.settings = Settings(project="test", apps={a.name: a for a in apps})
-        origins = {a.name: Origin(by="api:test", operation=operation) for a in apps} if operation else {}
-        self.refs.apps.tell(ApplySettings(settings=self.settings, origins=origins))
+        self.origins = {a.name: Origin(by="api:test", operation=operation) for a in apps} if operation else {}
+        self.refs.apps.tell(ApplySettings(settings=self.settings, origins=self.origins))
 
     def node(self, name: str, node=None):
         """The node of the tree with that name."""
