@@ -11,7 +11,8 @@ from typing import Any
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
-from .actors.app import AppActor, AppSurroundings
+from .actors.app import AppActor
+from .actors.app_slots import AppSurroundings
 from .actors.apps import AppsActor
 from .actors.config import ConfigActor
 from .actors.container import ContainerActor, Surroundings

@@ -13,7 +13,8 @@ import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
-from ndactors.actors.app import AppActor, AppSurroundings
+from ndactors.actors.app import AppActor
+from ndactors.actors.app_slots import AppSurroundings
 from ndactors.actors.apps import AppsActor
 from ndactors.actors.container import ContainerActor, Surroundings
 from ndactors.actors.deploy import DeployActor
