@@ -16,10 +16,10 @@ _UNREACHABLE = re.compile(
     re.IGNORECASE,
 )
 _REFUSED = re.compile(
-    r"unauthorized|no basic auth credentials|authentication required|incorrect username|401|403|forbidden|denied",
+    r"unauthorized|no basic auth credentials|authentication required|incorrect username|\b40[13]\b|forbidden|denied",
     re.IGNORECASE,
 )
-_ABSENT = re.compile(r"manifest unknown|not found|no such manifest|name unknown|does not exist|404", re.IGNORECASE)
+_ABSENT = re.compile(r"manifest unknown|not found|no such manifest|name unknown|does not exist|\b404\b", re.IGNORECASE)
 
 
 def registry_host(name: str) -> str:
@@ -44,16 +44,18 @@ def refusal(name: str, words: str, *, what: str = "image") -> EngineError | None
     """Why ``name`` could not be fetched, from what the Engine said; None if that was about something else."""
     host = registry_host(name)
     words = shown(words)
+    # names of hosts and images, ports and digests may contain any word or figure that is looked for
+    said = re.sub(r"\S*[/:]\S+/\S*", " ", words.replace(name, " "))
     # Docker Hub says the same about what it does not have and about what it does not show
-    if "repository does not exist or may require" in words:
+    if "repository does not exist or may require" in said:
         return ImageNotFound(
             f"there is no {what} {name} here, and {host} does not have it, or wants a login (registries: in the server's file)"
         )
-    if _ABSENT.search(words) and not _UNREACHABLE.search(words):
+    if _ABSENT.search(said) and not _UNREACHABLE.search(said):
         return ImageNotFound(f"there is no {what} {name} here, and {host} does not have it: {words}")
-    if _REFUSED.search(words):
+    if _REFUSED.search(said):
         return EngineError(f"the {what} {name} is not here, and the registry {host} refused: {words}")
-    if _UNREACHABLE.search(words):
+    if _UNREACHABLE.search(said):
         return ImageNotFound(f"there is no {what} {name} here, and no registry could be reached: {words}")
     return None
 
