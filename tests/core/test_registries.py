@@ -13,13 +13,33 @@ HERE = "127.0.0.1:40433/shop:1"
     ("name", "words", "said"),
     [
         (HERE, 'Head "http://127.0.0.1:40433/v2/shop/manifests/1": no basic auth credentials', "refused"),
-        (HERE, 'Get "https://127.0.0.1:40433/v2/": dial tcp 127.0.0.1:40433: connect: connection refused', "be reached"),
-        ("127.0.0.1:40133/shop:1", f"manifest for 127.0.0.1:40133/shop:1 not found: manifest unknown: {'a' * 64}", "have it"),
+        (
+            HERE,
+            'Get "https://127.0.0.1:40433/v2/": dial tcp 127.0.0.1:40433: connect: connection refused',
+            "be reached",
+        ),
+        (
+            "127.0.0.1:40133/shop:1",
+            f"manifest for 127.0.0.1:40133/shop:1 not found: manifest unknown: {'a' * 64}",
+            "have it",
+        ),
         ("r.example/denied/shop:404", 'Head "https://r.example/v2/denied/shop/manifests/404": EOF', "be reached"),
-        ("r.example/not-found:1", "unexpected status from HEAD request to https://r.example/v2/: 401 Unauthorized", "refused"),
+        (
+            "r.example/not-found:1",
+            "unexpected status from HEAD request to https://r.example/v2/: 401 Unauthorized",
+            "refused",
+        ),
         ("r.example/shop:1", "received unexpected HTTP status: 404 Not Found", "have it"),
-        ("nothing:1", "pull access denied for nothing, repository does not exist or may require 'docker login'", "wants a login"),
-        ("nothing:1", 'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host', "be reached"),
+        (
+            "nothing:1",
+            "pull access denied for nothing, repository does not exist or may require 'docker login'",
+            "wants a login",
+        ),
+        (
+            "nothing:1",
+            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io: no such host',
+            "be reached",
+        ),
     ],
 )
 def test_what_the_words_mean(name, words, said):
