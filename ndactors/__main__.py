@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import sys
 
-ROLES = {"edge": "ndactors.edge.master", "edge-worker": "ndactors.edge.worker"}
+ROLES = {
+    "edge": "ndactors.edge.master",
+    "edge-worker": "ndactors.edge.worker",
+    "logs": "ndactors.logs.process",
+    "log-reader": "ndactors.logs.reader",
+    "log-outlets": "ndactors.logs.outlets",
+}
 
 
 def main() -> int:

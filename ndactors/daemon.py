@@ -23,6 +23,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from . import __version__
+from .actors.log import OutputRows
 from .adapters.admin_server import AdminServer
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
@@ -39,6 +40,8 @@ from .adapters.host_statistics import HostStatistics
 from .adapters.job_output import ContainerOutputs
 from .adapters.journal import open_journal
 from .adapters.listeners import ProcListeners
+from .adapters.log_pool import LogPool
+from .adapters.logged_engine import LoggedEngine
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
 from .adapters.project_files import ProjectLoader
@@ -50,10 +53,11 @@ from .adapters.state_files import StateFiles, StateLock, replace_file, saved
 from .adapters.terminals import EngineTerminals
 from .adapters.webhook import HookClient
 from .cli.daemon import config_path, parse, state_folder
+from .core.containers import ContainerStatus
 from .core.model import App, Settings, User
 from .core.specs import Owner, engine_for
 from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
-from .messages.containers import RecordEvent, RecordsArrived, ReloadConfig
+from .messages.containers import ContainersSeen, RecordEvent, RecordsArrived, ReloadConfig
 from .messages.control import GetWebSettings, WebSettings
 from .messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from .messages.queries import DaemonView, GetDaemon, GetEdge
@@ -154,6 +158,7 @@ class Daemon:
         bundles = Bundles(folder / "projects", self._blobs, off_loop)
         loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
         self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
+        self._logs = LogPool(folder, epoch=self._identity.epoch, version=__version__)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
         self._password, users = _users(config.current(), folder)
@@ -212,7 +217,7 @@ class Daemon:
             state=self._state,
             event_store=self._events,
             record_store=self._requests,
-            engines=self._engines,
+            engines={name: self._logged(engine) for name, engine in self._engines.items()},
             images=self._images(),
             contexts=Contexts(self._folder / "git", off_loop),
             blobs=self._blobs,
@@ -220,6 +225,9 @@ class Daemon:
             hook_sender=HookClient(),
             ledger=self._ledger,
             listeners=ProcListeners(),
+            logs=self._logs,
+            output_rows={name: _rows(engine) for name, engine in self._engines.items()},
+            monotonic=time.monotonic,
             outputs={name: ContainerOutputs(_asked(engine), off_loop) for name, engine in self._engines.items()},
             new_operation=new_operation,
             now=time.time,
@@ -245,6 +253,12 @@ class Daemon:
         if settings.engine in ("auto", "process"):
             engines["process"] = ProcessEngine(self._folder, self._identity.id)
         return engines
+
+    def _logged(self, engine: ContainerEngine) -> ContainerEngine:
+        def created(status: ContainerStatus) -> None:
+            self._refs.logs.tell(ContainersSeen(engine=engine.name, containers=(status,), announced=True))
+
+        return LoggedEngine(engine, created, lambda container: self._logs.flush((container,)))  # type: ignore[return-value]
 
     def _on_host(self, app: App) -> bool:
         settings = self._config.current()
@@ -293,8 +307,11 @@ class Daemon:
             config=refs.config,
             access=refs.access,
             secrets=refs.secrets,
+            logs=refs.logs,
         )
-        return asked, web.create_app(asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs)
+        return asked, web.create_app(
+            asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
+        )
 
     def _open_admin(self, refs: Refs) -> AdminServer:
         self._admin = AdminServer(self._config.current().admin.listen, self._wsgi()[1])
@@ -431,6 +448,10 @@ def new_operation() -> str:
 def _credentials() -> Path | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(folder) if folder else None
+
+
+def _rows(engine: ContainerEngine) -> OutputRows:
+    return engine.output_rows if isinstance(engine, DockerEngine) else lambda container, since: ()
 
 
 def _asked(engine: ContainerEngine) -> DockerEngine | None:

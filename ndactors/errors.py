@@ -165,6 +165,13 @@ class MissingBlobs(Conflict):
         super().__init__(f"{len(digests)} blobs are missing; upload them first")
 
 
+class LogsAway(NextDeployError):
+    """The log process does not answer. What containers write waits in their files."""
+
+    status = 503
+    title = "Logs cannot be had"
+
+
 class StateError(NextDeployError):
     """State on disk cannot be read or written."""
 

@@ -12,10 +12,13 @@ from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.images import BuildContext, BuildRequest, ImageInfo
+from .core.logquery import LogFilter
+from .core.logrecords import LogSource
 from .core.model import App, Build, Healthcheck, Registry, Settings
 from .core.webhooks import HookAnswer
 from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
 from .messages.edge import RequestRecords
+from .messages.logs import AskedLines, GetLogs, KeepLogs, LogChunk, LogPage, LogsReport, WantLines
 from .messages.operations import (
     GetOperations,
     GetRevisions,
@@ -386,6 +389,56 @@ class RecordStore(Protocol):
     def traffic(self, query: GetTraffic) -> TrafficSummary: ...
 
     def close(self) -> None: ...
+
+
+class LogStream(Protocol):
+    """Log records as they come, for one subscriber."""
+
+    def receive(self) -> LogChunk | None:
+        """The next ones. Waits; None at the end. The one before counts as taken: a subscriber that takes nothing holds up
+        nobody, and is told how many it missed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LogStreams(Protocol):
+    def open(self, wanted: LogFilter, *, batch: bool, tail: int) -> LogStream:
+        """``messages.logs.SubscribeLogs`` says what these mean. ``Invalid`` for a filter that cannot be, ``LogsAway``."""
+        ...
+
+
+class LogService(Protocol):
+    """What keeps the output of containers. It goes on without us."""
+
+    def listen(
+        self,
+        on_report: Callable[[LogsReport], None],
+        on_wanted: Callable[[WantLines], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        """Before ``start``: who hears how it is, what it wants to know of an engine, and that it came or went."""
+        ...
+
+    def start(self) -> None: ...
+
+    def keep(self, keep: KeepLogs) -> None: ...
+
+    def follow(self, sources: Sequence[LogSource], *, complete: bool) -> None:
+        """All containers that are known; ``complete``: every engine has told."""
+        ...
+
+    def lines(self, lines: AskedLines) -> None: ...
+
+    def query(self, query: GetLogs) -> LogPage:
+        """Waits. ``Invalid``, ``LogsAway``."""
+        ...
+
+    def close(self) -> None:
+        """Leave it running."""
+        ...
+
+    def stop(self) -> None: ...
 
 
 class Listeners(Protocol):

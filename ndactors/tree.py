@@ -24,6 +24,7 @@ from .actors.event import EventActor
 from .actors.hook import HookActor
 from .actors.inventory import InventoryActor
 from .actors.job import JobsActor, JobsSurroundings
+from .actors.log import LogActor, OutputRows
 from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
@@ -51,6 +52,7 @@ from .ports import (
     Lag,
     Ledger,
     Listeners,
+    LogService,
     Prober,
     RecordStore,
     SecretStore,
@@ -63,6 +65,7 @@ log = logging.getLogger("ndactors.tree")
 
 NEVER_GIVE_UP = Intensity(None)
 EDGE_STOP_SECONDS = 15.0
+LOGS_STOP_SECONDS = 15.0
 TRAFFIC_SECONDS = 30.0
 """So long a sum over request records may take; it waits for those that are on their way."""
 
@@ -85,6 +88,9 @@ class World:
     hook_sender: HookSender
     ledger: Ledger
     listeners: Listeners
+    logs: LogService
+    output_rows: dict[str, OutputRows]
+    monotonic: Callable[[], float]
     outputs: dict[str, JobOutputs]
     new_operation: Callable[[], str]
     now: Callable[[], float]
@@ -114,6 +120,7 @@ class Refs:
     records: Ref = field(default_factory=lambda: Ref("records"))
     daemon: Ref = field(default_factory=lambda: Ref("daemon"))
     host: Ref = field(default_factory=lambda: Ref("host"))
+    logs: Ref = field(default_factory=lambda: Ref("logs"))
     edge: Ref = field(default_factory=lambda: Ref("proxy"))
     apps: Ref = field(default_factory=lambda: Ref("apps"))
     operations: Ref = field(default_factory=lambda: Ref("operations"))
@@ -138,6 +145,12 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.host, StatsActor, world.host, interval),
+            Child(
+                refs.logs,
+                LogActor,
+                *(current, world.logs, world.output_rows, refs.events, world.leave_edge, world.monotonic),
+                stop_within=LOGS_STOP_SECONDS,
+            ),
             Child(refs.access, AccessActor, world.state, refs.events, world.now),
             Child(refs.secrets, SecretActor, world.secrets, refs.events),
             Child(
@@ -164,7 +177,7 @@ def tree(world: World, refs: Refs) -> Child:
                 Supervisor,
                 [
                     *(
-                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps)
+                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps, refs.logs)
                         for name, engine in world.engines.items()
                     ),
                     Child(
@@ -187,7 +200,7 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.config,
                 ConfigActor,
-                *(world.config, world.config_versions, (refs.apps, refs.edge), refs.events, refs.operations),
+                *(world.config, world.config_versions, (refs.apps, refs.edge, refs.logs), refs.events, refs.operations),
                 partial(_deployed, world),
             ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),

@@ -12,6 +12,7 @@ from ndactors.messages.control import WebSettings
 
 from . import api, metrics, pages, problems, upgrades
 from .api.blobs import Store
+from .api.logs import LogStreams
 from .api.terminals import Terminals
 from .auth import Guard, Users
 from .relay import Relay
@@ -40,6 +41,7 @@ class Refs(NamedTuple):
     config: Ref
     access: Ref
     secrets: Ref
+    logs: Ref
 
 
 def create_app(
@@ -48,13 +50,15 @@ def create_app(
     terminals: Terminals | None = None,
     relay: Relay | None = None,
     blobs: Store | None = None,
+    logs: LogStreams | None = None,
 ) -> Flask:
     """``terminals`` reaches into containers; a process that cannot has a ``relay`` to the one that can. ``blobs`` takes
-    uploads."""
+    uploads. ``logs`` gives log records as they come."""
     app = Flask(__name__)
     app.extensions["nextdeploy.terminals"] = terminals
     app.extensions["nextdeploy.relay"] = relay
     app.extensions["nextdeploy.blobs"] = blobs
+    app.extensions["nextdeploy.logs"] = logs
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["SESSION_COOKIE_NAME"] = "nextdeploy"
     app.config["SESSION_COOKIE_HTTPONLY"] = True

@@ -11,9 +11,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from ndactors.core.loglevels import LEVELS
 from ndactors.errors import NextDeployError
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from ndactors.messages.jobs import GetJobs, JobView
+from ndactors.messages.logs import GetLogReport, LogsReport
 from ndactors.messages.operations import DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     ActorNode,
@@ -135,6 +137,7 @@ class Collector:
             (self._refs.operations, GetDeploys(), _deploys),
             (self._refs.root, GetTree(), _actors),
             (self._refs.daemon, GetDaemon(), _daemon),
+            (self._refs.logs, GetLogReport(), _logs),
         ):
             try:
                 answer = ref.ask(query)
@@ -203,6 +206,14 @@ def _deploys(families: dict[str, Any], deploys: tuple[DeployTotals, ...]) -> Non
         families["nextdeploy_deploy_duration_seconds"].add_metric(
             [row.app], _buckets(row.durations), row.durations.total
         )
+
+
+def _logs(families: dict[str, Any], report: LogsReport) -> None:
+    for row in report.counts:
+        for level, count in zip(LEVELS, row.levels, strict=True):
+            families["nextdeploy_log_lines"].add_metric([row.app, row.process, level], count)
+    for app in sorted({row.app for row in report.counts} | set(report.dropped)):
+        families["nextdeploy_log_dropped"].add_metric([app], report.dropped.get(app, 0))
 
 
 def _host(families: dict[str, Any], host: HostView) -> None:

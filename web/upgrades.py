@@ -37,14 +37,17 @@ LETS_GO = ("nextdeploy.hand_over", "gunicorn.socket")
 Serve = Callable[[Socket], None]
 
 
-def route(api: Blueprint, guard: Guard, path: str, role: str, **limits: Any) -> Callable[[Any], Any]:
+def route(
+    api: Blueprint, guard: Guard, path: str, role: str, *, limited: bool = False, **limits: Any
+) -> Callable[[Any], Any]:
     """A WebSocket route for those with ``role`` or more. The view opens what is needed and returns who serves the socket:
-    its errors are still HTTP answers. ``limits`` are of ``Socket``. An app in the path is checked against who asks."""
+    its errors are still HTTP answers. ``limits`` are of ``Socket``. An app in the path is checked against who asks;
+    ``limited``: the view looks after the limits of tokens itself."""
 
     def decorate(view: Callable[..., Serve]) -> Any:
         @wraps(view)
         def upgraded(**parts: str) -> Response:
-            identity = guard.require(role)
+            identity = guard.require(role, limited=limited)
             if "app" in parts:
                 guard.app(parts["app"])
             refusal = _refusal()
@@ -58,7 +61,7 @@ def route(api: Blueprint, guard: Guard, path: str, role: str, **limits: Any) -> 
 
         @wraps(view)
         def plain(**parts: str) -> Response:
-            guard.require(role)
+            guard.require(role, limited=limited)
             return _required("This is a WebSocket.")
 
         upgraded.needs_role = role  # type: ignore[attr-defined]

@@ -36,6 +36,7 @@ NAMES = {
     "config": "config",
     "access": "access",
     "secrets": "secrets",
+    "logs": "logs",
 }
 
 

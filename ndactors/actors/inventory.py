@@ -13,6 +13,7 @@ from ..errors import ContainerNotFound, EngineError, EngineUnreachable
 from ..messages.containers import (
     ContainerObserved,
     ContainersListed,
+    ContainersSeen,
     EngineChanged,
     EngineFound,
     EngineLost,
@@ -55,12 +56,13 @@ class ListDue: ...
 
 
 class InventoryActor(Actor):
-    """``apps`` is told of containers whose app nobody watches: they are in no configuration any more."""
+    """``apps`` is told of containers whose app nobody watches: they are in no configuration any more; ``logs`` of all."""
 
-    def __init__(self, engine: ContainerEngine, events: Ref, apps: Ref) -> None:
+    def __init__(self, engine: ContainerEngine, events: Ref, apps: Ref, logs: Ref) -> None:
         self._engine = engine
         self._events = events
         self._apps = apps
+        self._logs = logs
         self._watchers: dict[tuple[str, Role], Ref] = {}
         self._containers: dict[str, ContainerStatus] = {}
         self._info: EngineInfo | None = None
@@ -136,6 +138,7 @@ class InventoryActor(Actor):
                 )
             for watcher in self._watchers.values():
                 watcher.tell(EngineFound(info=message.info))
+        self._logs.tell(ContainersSeen(engine=self._engine.name, containers=tuple(message.containers), complete=True))
         for (app, role), watcher in self._watchers.items():
             watcher.tell(ContainersListed(containers=self._of(app, role)))
         watched = {app for app, _ in self._watchers}
@@ -206,6 +209,7 @@ class InventoryActor(Actor):
         if status is not None:
             self._containers[status.id] = status
             own = {**own, **status.labels}
+            self._logs.tell(ContainersSeen(engine=self._engine.name, containers=(status,)))
         else:
             gone = self._containers.pop(event.container, None)
             own = {**own, **gone.labels} if gone is not None else own

@@ -25,6 +25,7 @@ CALL_SECONDS = 20.0
 """How long one call may take before the Engine counts as away."""
 PROBE_SECONDS = 5.0
 EXEC_OUTPUT_BYTES = 64 * 1024
+ROWS_BYTES = 4 * 1024 * 1024
 CHECK = "NEXTDEPLOY_EXEC"
 """In the environment of what ``execute`` runs: how its processes are known."""
 EVENTS = ["start", "die", "oom", "pause", "unpause", "destroy"]
@@ -56,6 +57,7 @@ class DockerEngine:
         self._client: Any = None
         self._publish = False
         self._looked = False
+        self._root = ""
         self._making_networks = threading.Lock()
 
     # -- the Engine --------------------------------------------------------------------------------
@@ -65,6 +67,7 @@ class DockerEngine:
         if self.is_here and not self._looked:
             self._looked = True
             docker_terminal.end_leftovers(self.daemon)
+        self._root = facts.get("DockerRootDir") or ""
         options = facts.get("SecurityOptions") or []
         rootless = any("rootless" in option for option in options)
         # where container addresses cannot be reached from here, a port on loopback is published instead
@@ -89,7 +92,7 @@ class DockerEngine:
 
     def inspect(self, container: str) -> ContainerStatus:
         facts = self._ask(lambda api: api.inspect_container(container))
-        status = docker_view.status(facts, published=self._publish)
+        status = docker_view.status(facts, published=self._publish, root=self._root)
         if status.labels.get(labels.DAEMON) != self._daemon:
             raise ContainerNotFound(f"{container[:12]} is not one of ours")
         return status
@@ -211,6 +214,20 @@ class DockerEngine:
         )
         return bytes(raw).decode("utf-8", "replace").removesuffix("\n").split("\n") if raw else []
 
+    def output_rows(self, container: str, since: str) -> tuple[tuple[str, str, str], ...]:
+        """What it printed from ``since`` (RFC 3339; empty: its start) on, as pieces of lines: time, stream, text; at most
+        some ``ROWS_BYTES``."""
+        self.inspect(container)
+        moment = docker_view.seconds(since)
+        found: list[tuple[str, str, str]] = []
+        for stream in ("stdout", "stderr"):
+            options: dict[str, Any] = {stream: True, "stdout" if stream == "stderr" else "stderr": False}
+            if moment:
+                # a float has no room for nanoseconds: what comes twice is left out by who asks
+                options["since"] = moment - 1e-6
+            found += self._ask(lambda api, stream=stream, options=options: _rows(api, container, stream, options))
+        return tuple(sorted(found, key=lambda row: row[0]))
+
     # -- small steps -------------------------------------------------------------------------------
 
     def _port(self, spec: ContainerSpec) -> int:
@@ -304,6 +321,17 @@ def _translated(error: docker.errors.APIError) -> Exception:
     if status == 409 and "is not running" not in words:
         return Conflict(words)
     return EngineError(words)
+
+
+def _rows(api: Any, container: str, stream: str, options: dict[str, Any]) -> list[tuple[str, str, str]]:
+    found, size = [], 0
+    for frame in api.logs(container, timestamps=True, stream=True, follow=False, **options):
+        time, _, text = frame.decode("utf-8", "replace").partition(" ")
+        found.append((time, stream, text))
+        size += len(frame)
+        if size > ROWS_BYTES:
+            break
+    return found
 
 
 def _words(error: BaseException) -> str:

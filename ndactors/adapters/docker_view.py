@@ -22,8 +22,9 @@ _KINDS: dict[str, EventKind] = {
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d{1,6})?\d*(Z|[+-]\d\d:\d\d)")
 
 
-def status(facts: dict[str, Any], *, published: bool) -> ContainerStatus:
-    """Of ``GET /containers/{id}/json``. ``published``: dialled by a port on loopback, not by its address."""
+def status(facts: dict[str, Any], *, published: bool, root: str = "") -> ContainerStatus:
+    """Of ``GET /containers/{id}/json``. ``published``: dialled by a port on loopback, not by its address.
+    ``root`` is the Engine's folder, empty if not known."""
     state, config = facts["State"], facts["Config"]
     own = config.get("Labels") or {}
     now = _STATES.get(state.get("Status", ""), "exited")
@@ -33,8 +34,8 @@ def status(facts: dict[str, Any], *, published: bool) -> ContainerStatus:
     if published and port is not None and address is not None:
         bindings = (facts["NetworkSettings"].get("Ports") or {}).get(f"{port}/tcp") or []
         address, port = ("127.0.0.1", int(bindings[0]["HostPort"])) if bindings else (None, port)
-    log_path = facts.get("LogPath") or None
-    began = _seconds(state.get("StartedAt"))
+    log_path = _log_path(facts, root)
+    began = seconds(state.get("StartedAt"))
     return ContainerStatus(
         id=facts["Id"],
         name=facts["Name"].removeprefix("/"),
@@ -45,11 +46,23 @@ def status(facts: dict[str, Any], *, published: bool) -> ContainerStatus:
         exit_code=state.get("ExitCode") if now == "exited" else None,
         oom_killed=bool(state.get("OOMKilled")),
         started_at=began,
-        finished_at=_seconds(state.get("FinishedAt")),
+        finished_at=seconds(state.get("FinishedAt")),
         address=address,
         port=port,
-        log_path=log_path if log_path and os.access(log_path, os.R_OK) else None,
+        log_path=log_path,
     )
+
+
+def _log_path(facts: dict[str, Any], root: str) -> str | None:
+    """None if it cannot be read here. Before its start a container has none yet, but it is known where it will be."""
+    path = facts.get("LogPath") or ""
+    if path:
+        return path if os.access(path, os.R_OK) else None
+    config = (facts.get("HostConfig") or {}).get("LogConfig") or {}
+    folder = f"{root}/containers/{facts['Id']}"
+    if config.get("Type") != "json-file" or not root or not os.access(folder, os.R_OK | os.X_OK):
+        return None
+    return f"{folder}/{facts['Id']}-json.log"
 
 
 def _address(facts: dict[str, Any]) -> str | None:
@@ -80,7 +93,7 @@ def event(fact: dict[str, Any]) -> EngineEvent | None:
     )
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds(text: str | None) -> float | None:
     """RFC 3339 with up to nine digits of a second to Unix seconds; None for Go's zero time."""
     match = _TIME.fullmatch(text or "")
     if match is None or (text or "").startswith("0001-"):

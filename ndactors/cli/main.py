@@ -22,6 +22,7 @@ VERBS = {
     "rollback": "Go back to an earlier revision",
     "status": "How the daemon and its apps are",
     "ps": "List containers",
+    "logs": "Show what apps print, and follow it",
     "revisions": "List what each change made",
     "operations": "List changes, follow one, cancel one",
     "scale": "Change how many containers a process has",

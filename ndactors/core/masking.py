@@ -28,6 +28,7 @@ _BEARER = re.compile(r"\b(Bearer|Basic)([ \t]{1,4})[\w.~+/=-]{16,}", re.IGNORECA
 _OWN_TOKEN = re.compile(r"\b(nd[th]_)[A-Za-z0-9]{8,}")
 _WORD = re.compile(r"\S+")
 _PEM = "PRIVATE KEY-----"
+_HTTP_HOST = re.compile(r"(https?://)(?:[^\s/?#]*@)?([^\s/?#@]*)", re.IGNORECASE)
 _PLAIN_LOGIN = ("ssh", "git+ssh", "sftp")
 """Where the user alone is no secret: a key proves it."""
 
@@ -52,6 +53,8 @@ def mask_tree(tree: Any, name: str = "") -> Any:
     if isinstance(tree, dict):
         if is_secret(name) and name != "secrets":
             return {key: mask_tree(below, name) for key, below in tree.items()}
+        if name == "forward":
+            return {key: _mask_outlet(str(key), below) for key, below in tree.items()}
         secret = tree.get("secret") is True or is_secret(str(tree.get("name", "")))
         return {
             key: mask_tree(below, "secret" if key == "value" and secret and "name" in tree else str(key))
@@ -60,6 +63,17 @@ def mask_tree(tree: Any, name: str = "") -> Any:
     if isinstance(tree, (list, tuple)):
         return [_mask_item(tree, index, name) for index in range(len(tree))]
     return masked(name, tree)
+
+
+def _mask_outlet(key: str, value: Any) -> Any:
+    """Of a receiver of log records. Any header may be what lets us in, and so may the path of a URL."""
+    if key == "headers":
+        return mask_tree(value, "secret")
+    match = _HTTP_HOST.match(value) if key == "http" and isinstance(value, str) else None
+    if match is None:
+        return mask_tree(value, key)
+    host = f"{match[1]}{match[2]}"
+    return value if value.rstrip("/") == host else f"{host}/{MASK}"
 
 
 def _mask_item(items: list[Any] | tuple[Any, ...], index: int, name: str) -> Any:

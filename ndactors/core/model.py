@@ -304,11 +304,21 @@ class Bucket(Value, frozen=True, kw_only=True):
     secret_key: str | None = None
 
 
+class Forward(Value, frozen=True, kw_only=True):
+    """Where log records go besides: ``syslog`` (``tcp://host:514``, ``udp://…``, ``tls://…``; RFC 5424) or ``http`` (a URL
+    that gets NDJSON by POST, with ``headers``)."""
+
+    syslog: str | None = None
+    http: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 class Logs(Value, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     rotate: Rotate = Rotate()
     retain: Retain = Retain()
     archive: Bucket | None = None
+    forward: tuple[Forward, ...] = ()
 
 
 class Requests(Value, frozen=True, kw_only=True):

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import ValidationError, validates_schema
 
 from . import cron
 from .fields import (
@@ -42,6 +45,8 @@ SCHEDULE_HINT = "Not a valid schedule; write five fields, or @hourly, @daily, @w
 VOLUME = r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*|[^:\s/][^:/]*/[^:]*|/[^:]*):/[^:]*(?::(?:ro|rw))?"
 NETWORK = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
+FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+FORWARDERS_OWN = frozenset(("connection", "content-length", "content-type", "host", "transfer-encoding"))
 STORE_NAME = r"[A-Za-z0-9_.-]+"
 """Of a secret in the store."""
 
@@ -74,6 +79,25 @@ class Cron(Str):
         text = super().convert(value)
         if text not in self.besides:
             cron.parse(text)
+        return text
+
+
+class Target(Str):
+    """A URL with a host, and a port from 1 to 65535 if it has one."""
+
+    def __init__(self, schemes: str, hint: str, *, path: bool, **kwargs: Any) -> None:
+        host = r"(?:[^\s/?#@\[\]:]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+        login, rest = (r"(?:[^\s/?#@]*@)?", r"(?:[/?][^\s#]*)?") if path else ("", "/?")
+        super().__init__(f"(?:{schemes})://{login}{host}{rest}", hint, **kwargs)
+
+    def convert(self, value: Any) -> Any:
+        text = super().convert(value)
+        try:
+            good = urlsplit(text).port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ValueError(self.hint)
         return text
 
 
@@ -278,7 +302,7 @@ class Timeouts(Block):
 
 class Http(Block):
     redirects = MapOf(Str())
-    headers = MapOf(Str(r"[^\r\n]*", "Must be one line."), r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", "Not a header name.")
+    headers = MapOf(Str(r"[^\r\n]*", "Must be one line."), FIELD_NAME, "Not a header name.")
     basic_auth = MapOf(Str())
     allow = ListOf(Cidr())
     error_pages = Str(allow_none=True)
@@ -363,12 +387,37 @@ class Logs(Block):
         files = Int(1, 1000)
 
     class Archive(Block):
-        s3 = Of(Bucket)
+        class S3(Bucket):
+            endpoint = Target("https?", "Not a valid URL; write it like https://host.", path=True, allow_none=True)
+            bucket = Str(r"[^\s/]+", "Not a valid bucket name.", required=True)
+
+        s3 = Of(S3)
+
+    class Forward(Block):
+        syslog = Target(
+            "tcp|udp|tls",
+            "Not a valid address; write it like tcp://host:514, udp://host:514 or tls://host:6514.",
+            path=False,
+            allow_none=True,
+        )
+        http = Target("https?", "Not a valid URL; write it like https://host/path.", path=True, allow_none=True)
+        headers = MapOf(Str(r"[\x20-\x7e]*", "Must be printable ASCII."), FIELD_NAME, "Not a header name.")
+
+        @validates_schema
+        def _one_receiver(self, data: dict[str, Any], **_: Any) -> None:
+            if bool(data.get("syslog")) == bool(data.get("http")):
+                raise ValidationError("Give `syslog` or `http`, and one of them only.")
+            if data.get("headers") and not data.get("http"):
+                raise ValidationError({"headers": ["Headers are for `http`."]})
+            own = [name for name in data.get("headers") or () if name.lower() in FORWARDERS_OWN]
+            if own:
+                raise ValidationError({"headers": {name: ["This field is set already."] for name in own}})
 
     level = Word("debug", "info", "warning", "error", "critical")
     rotate = Of(Rotate)
     retain = Of(Retain)
     archive = Of(Archive)
+    forward = ListOf(Of(Forward))
 
 
 class Requests(Block):

@@ -13,6 +13,7 @@ from ..errors import ConfigurationError, Problem
 from . import model, schema
 from .database import with_database
 from .environments import Document, Path
+from .forwarding import name_of
 from .redirects import compile_redirects
 from .unbuilt import unbuilt_warnings
 
@@ -100,6 +101,23 @@ def _rules(data: dict[str, Any], tree: Mapping[str, Any]) -> list[tuple[Path, st
         for key in ("cert", "key"):
             if not data["ssl"].get(key):
                 wrong.append((("ssl",), f"The provider `custom` needs `{key}`."))
+    wrong += [(("logs", *path), words) for path, words in _log_rules(data.get("logs") or {})]
+    return wrong
+
+
+def _log_rules(logs: dict[str, Any]) -> list[tuple[Path, str]]:
+    wrong: list[tuple[Path, str]] = []
+    bucket = (logs.get("archive") or {}).get("s3") or {}
+    if bool(bucket.get("access_key")) != bool(bucket.get("secret_key")):
+        wrong.append((("archive", "s3"), "Give `access_key` and `secret_key`, or neither."))
+    outlets = [outlet for outlet in logs.get("forward") or [] if isinstance(outlet, dict)]
+    names = [
+        name_of(model.Forward(syslog=outlet.get("syslog"), http=outlet.get("http")))
+        for outlet in outlets
+        if outlet.get("syslog") or outlet.get("http")
+    ]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        wrong.append((("forward",), f"`{name.split()[1]}` is there twice."))
     return wrong
 
 

@@ -13,8 +13,6 @@ UNBUILT: dict[str, str] = {
     "apps.*.backup": "backups",
     "apps.*.processes.*.scale": "autoscaling",
     "edge.https": "HTTPS",
-    "logs.retain": "the log store",
-    "logs.archive": "the log archive",
     "requests.export": "a central dashboard",
     "monitoring.thresholds": "alerts",
     "monitoring.anomaly": "alerts",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ..messages.base import Message
 from ..messages.edge import RequestRecords, WorkerReport, WorkerState
+from ..runtime.peers import Peer, Peers
 from . import shared
 from .listen import Listener
-from .peers import Peer, Peers
 from .totals import Sum
 
 RESPAWN_SECONDS = 0.05

@@ -30,10 +30,10 @@ from ..messages.edge import (
 )
 from ..runtime.activation import from_systemd
 from ..runtime.link import encode, listen_unix
+from ..runtime.peers import Peer, Peers
 from . import shared
 from .crew import Crew, child_environment
 from .listen import Listener, inherited, open_listeners
-from .peers import Peer, Peers
 from .totals import Sum
 
 REPORT_SECONDS = 1.0

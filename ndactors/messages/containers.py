@@ -53,6 +53,16 @@ class ContainerObserved(Message, frozen=True, kw_only=True):
     event: EngineEvent | None = None
 
 
+class ContainersSeen(Message, frozen=True, kw_only=True):
+    """To the LogActor: containers of ours on ``engine``. ``complete``: there are no others. ``announced``: just created,
+    perhaps in no listing yet."""
+
+    engine: str
+    containers: tuple[ContainerStatus, ...]
+    complete: bool = False
+    announced: bool = False
+
+
 class EngineFound(Message, frozen=True, kw_only=True):
     info: EngineInfo
 

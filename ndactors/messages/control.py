@@ -23,6 +23,7 @@ from .config import (
     RollbackConfig,
 )
 from .jobs import GetJobs, JobView
+from .logs import GetLogReport, GetLogs, LogPage, LogsReport
 from .operations import (
     BeginOperation,
     CancelOperation,
@@ -87,6 +88,8 @@ Askable = (
     | GetEvents
     | GetHost
     | GetJobs
+    | GetLogReport
+    | GetLogs
     | GetOperation
     | GetOperations
     | GetPlan
@@ -120,6 +123,8 @@ ANSWERS: dict[type, Any] = {
     GetDeploys: tuple[DeployTotals, ...],
     GetEnv: EnvView,
     GetJobs: tuple[JobView, ...],
+    GetLogReport: LogsReport | None,
+    GetLogs: LogPage,
     GetOperation: Operation,
     GetOperations: OperationPage,
     GetPlan: tuple[AppPlan, ...],

@@ -401,7 +401,12 @@ class Daemon:
                         str,
                         **quick,
                     ),
-                    Child(self.refs.inventory, InventoryActor, engine, self.refs.events, self.refs.apps, **quick),
+                    Child(
+                        self.refs.inventory,
+                        InventoryActor,
+                        *(engine, self.refs.events, self.refs.apps, Ref("logs")),
+                        **quick,
+                    ),
                     Child(
                         self.refs.apps,
                         AppsActor,

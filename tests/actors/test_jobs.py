@@ -145,7 +145,7 @@ class Daemon:
                     Child(self.events, Heard, world.events),
                     Child(self.apps, Heard, self.told),
                     Child(self.deploy, Heard, self.heard),
-                    Child(self.inventory, InventoryActor, world.engine, self.events, self.apps, **quick),
+                    Child(self.inventory, InventoryActor, world.engine, self.events, self.apps, Ref("logs"), **quick),
                     Child(self.jobs, JobsActor, "shop", around, **quick),
                 ],
                 Strategy.REST_FOR_ONE,

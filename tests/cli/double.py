@@ -1,7 +1,9 @@
-"""A small server that answers like the API: blobs for real, operations by script. It can break connections."""
+"""A small server that answers like the API: blobs for real, operations and WebSockets by script. It can break
+connections."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from ndactors.core.websocket import CLOSE, TEXT, Close, Message, Reader, close_payload
 
 TOKEN = "ndt_secret"
 
@@ -35,6 +39,8 @@ class Double:
         self.received = 0
         """Bytes of upload bodies."""
         self.connections = 0
+        self.live: list[Callable[[Wire], None]] = []
+        """Who serves each of the WebSockets to come; the connection ends with it. The last one serves further ones too."""
         self.lock = threading.Lock()
 
     def on(self, what: str, answer: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
@@ -58,6 +64,40 @@ class Double:
             return {**base, **row, "log": whole[start:], "log_length": len(whole)}
 
         self.answers[f"GET /api/v1/operations/{id}?"] = lambda body, query: (200, answer(body, query), {})
+
+
+class Wire:
+    """A WebSocket's server side."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sock.settimeout(20)
+        self._reader = Reader(1 << 20)
+
+    def receive(self) -> Any:
+        """The next message, as JSON; None at the end."""
+        try:
+            while not isinstance(event := self._reader.take(), Message | Close):
+                if event is None:
+                    data = self._sock.recv(65536)
+                    if not data:
+                        return None
+                    self._reader.feed(data)
+        except OSError:
+            return None
+        return json.loads(event.data) if isinstance(event, Message) else None
+
+    def send(self, **message: Any) -> None:
+        self.send_text(json.dumps(message).encode())
+
+    def send_text(self, payload: bytes, opcode: int = TEXT) -> None:
+        size = len(payload)
+        head = bytes([0x80 | opcode, size]) if size < 126 else bytes([0x80 | opcode, 126]) + size.to_bytes(2, "big")
+        head = head if size < 65536 else bytes([0x80 | opcode, 127]) + size.to_bytes(8, "big")
+        self._sock.sendall(head + payload)
+
+    def close(self, code: int, reason: str) -> None:
+        self.send_text(close_payload(code, reason), CLOSE)
 
 
 def problem(status: int, detail: str, **more: Any) -> dict[str, Any]:
@@ -104,6 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(401, problem(401, "Sign in with a user and password, or send a token."))
             return
         path, _, query = self.path.partition("?")
+        if double.live and self.headers.get("Upgrade") == "websocket":
+            self._upgrade(path)
+            return
         with double.lock:
             if path == "/api/v1/blobs" or re.fullmatch(r"/api/v1/blobs/[0-9a-f]{64}", path):
                 self._blob(path)
@@ -123,6 +166,21 @@ class Handler(BaseHTTPRequestHandler):
                     self._answer(status, found, headers)
                     return
         self._answer(404, problem(404, f"There is nothing at {path}."))
+
+    def _upgrade(self, path: str) -> None:
+        double = self.double
+        with double.lock:
+            double.asked.append((self.command, path, None))
+            serve = double.live.pop(0) if len(double.live) > 1 else double.live[0]
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.send_response(101)
+        for name, text in {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept}.items():
+            self.send_header(name, text)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            serve(Wire(self.connection))
+        self._hang_up()
 
     # -- blobs -------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""A daemon as it is, with one app on the process engine that answers TCP: an echo, which counts when its peer has ended."""
+"""A daemon as it is, with one app on the process engine that answers TCP: an echo, which counts when its peer has ended, and prints
+what it is told to say."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ class Echo(socketserver.BaseRequestHandler):
         first = self.request.recv(65536)
         if first.startswith(b"GET "):
             self.request.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+            return
+        if first.startswith(b"say "):
+            print(first[4:].decode(), flush=True)
             return
         if first.startswith(b"reset"):
             import struct

@@ -144,6 +144,34 @@ BROKEN = [
         ["nextdeploy.yml:1:33: apps.a.restart: Must be one of: always, unless-stopped, on-failure, no."],
     ),
     (
+        b"apps: {a: {command: x}}\nlogs:\n  archive: {s3: {endpoint: 'host:9000', bucket: a/b}}\n"
+        b"  forward:\n    - {}\n    - {syslog: 'tcp://log.test', http: 'http://in.test'}\n    - {syslog: log.test}\n"
+        b"    - {http: 'http://in.test:0'}\n    - {syslog: 'udp://log.test:514', headers: {A: b}}\n"
+        b"    - {http: 'https://in.test', headers: {Host: x, 'a b': x, C: \"d\\n\"}}\n",
+        [
+            "nextdeploy.yml:3:28: logs.archive.s3.endpoint: Not a valid URL; write it like https://host.",
+            "nextdeploy.yml:3:49: logs.archive.s3.bucket: Not a valid bucket name.",
+            "nextdeploy.yml:5:7: logs.forward[0]: Give `syslog` or `http`, and one of them only.",
+            "nextdeploy.yml:6:7: logs.forward[1]: Give `syslog` or `http`, and one of them only.",
+            "nextdeploy.yml:7:16: logs.forward[2].syslog: Not a valid address; write it like tcp://host:514, udp://host:514 or tls://host:6514.",
+            "nextdeploy.yml:8:14: logs.forward[3].http: Not a valid URL; write it like https://host/path.",
+            "nextdeploy.yml:9:47: logs.forward[4].headers: Headers are for `http`.",
+            "nextdeploy.yml:10:59: logs.forward[5].headers.a b: Not a header name.",
+            "nextdeploy.yml:10:65: logs.forward[5].headers.C: Must be printable ASCII.",
+        ],
+    ),
+    (
+        b"apps: {a: {command: x}}\nlogs:\n  archive: {s3: {bucket: b, access_key: k}}\n"
+        b"  forward: [{http: 'https://u:p@in.test/k3y'}, {http: 'https://u:p@in.test/k3y/', headers: {Host: x}},"
+        b" {syslog: 'udp://[::1]:514'}, {syslog: 'udp://[::1]'}, {http: 'https://u:p@in.test/k3y/'}]\n",
+        [
+            "nextdeploy.yml:3:17: logs.archive.s3: Give `access_key` and `secret_key`, or neither.",
+            "nextdeploy.yml:4:12: logs.forward: `https://in.test` is there twice.",
+            "nextdeploy.yml:4:12: logs.forward: `udp://[::1]:514` is there twice.",
+            "nextdeploy.yml:4:99: logs.forward[1].headers.Host: This field is set already.",
+        ],
+    ),
+    (
         b"apps: {a: {command: x, volumes: [nowhere]}}\n",
         [
             "nextdeploy.yml:1:34: apps.a.volumes[0]: Not a valid volume; write name:/path, ./folder:/path or /folder:/path:ro."

@@ -39,6 +39,12 @@ def test_the_whole_schema_loads():
     assert app.rate_limit.per_ip.count == 50
     assert loaded.settings.edge.workers is None
     assert loaded.settings.monitoring.alert.email.sender == "c@d"
+    assert loaded.settings.logs.archive.bucket == "b"
+    assert [outlet.syslog or outlet.http for outlet in loaded.settings.logs.forward] == [
+        "tls://log.test",
+        "https://in.test/x",
+    ]
+    assert loaded.settings.logs.forward[1].headers == {"Authorization": "Bearer t"}
 
 
 def test_each_key_that_does_nothing_yet_is_told_once():
@@ -48,7 +54,9 @@ def test_each_key_that_does_nothing_yet_is_told_once():
         f"{EVERYTHING}:40:5: apps.shop.scale: This loads, but autoscaling cannot be had yet: it has no effect."
         in warnings
     )
-    assert not any(": apps.shop.image:" in line or ": apps.shop.domains:" in line for line in warnings)
+    assert not any(
+        f": {key}" in line for line in warnings for key in ("apps.shop.image:", "apps.shop.domains:", "logs.")
+    )
 
 
 def test_surprises_of_yaml_stay_strings(tmp_path):
@@ -210,8 +218,14 @@ def test_the_original_layout_means_the_same_in_both_spellings(tmp_path, content)
 
 def test_secrets_are_masked_when_shown(tmp_path):
     content = "apps: {a: {command: x, env: {API_KEY: k1, DB: 'postgres://u:p1@h/d', MODE: dev}, secrets: [TOKEN]}}\nadmin: {users: [{name: ana, password_hash: 'scrypt:x'}]}\n"
+    content += (
+        "logs: {archive: {s3: {bucket: b, access_key: k2, secret_key: k3}}, "
+        "forward: [{http: 'https://u:k4@in.test/k5?t=k6', headers: {X-Scope: k7}}, {syslog: 'tcp://log.test'}]}\n"
+    )
     shown = render(read(tmp_path, content))
-    assert "k1" not in shown
+    assert not any(f"k{i}" in shown for i in range(1, 8))
+    assert "https://in.test/" in shown
+    assert "tcp://log.test" in shown
     assert "p1" not in shown
     assert "scrypt" not in shown
     assert "MODE: dev" in shown

@@ -257,3 +257,27 @@ def test_differences_are_there_exactly_when_something_differs(a, b):
     assert differences(a, a) == ()
     if pruned(a) != pruned(b):
         assert differences(a, b)
+
+
+def test_receivers_of_logs_show_where_they_are_and_nothing_else():
+    tree = {
+        "logs": {
+            "forward": [
+                {"http": "https://ana:hunter1@in.test:8443/hunter2?k=hunter3", "headers": {"X-Scope": "hunter4"}},
+                {"http": "https://hunter5@in.test", "headers": {}},
+                {"http": "https://in.test/"},
+                {"syslog": "tcp://log.test:514"},
+            ]
+        }
+    }
+    shown = mask_tree(tree)
+    assert "hunter" not in json.dumps(shown)
+    assert shown["logs"]["forward"] == [
+        {"http": f"https://in.test:8443/{MASK}", "headers": {"X-Scope": MASK}},
+        {"http": f"https://in.test/{MASK}", "headers": {}},
+        {"http": "https://in.test/"},
+        {"syslog": "tcp://log.test:514"},
+    ]
+    before = {"logs": {"forward": [{"http": "https://in.test", "headers": {"A": "hunter6"}}]}}
+    assert "hunter" not in json.dumps(differences(before, tree))
+    assert mask_tree({"forward": "x", "headers": {"X-Scope": "y"}}) == {"forward": "x", "headers": {"X-Scope": "y"}}

@@ -20,7 +20,7 @@ from gevent.event import Event
 from ndactors.core.model import Rate
 from ndactors.core.suspecting import TRUSTED
 from ndactors.edge.crew import Crew
-from ndactors.edge.peers import Peers
+from ndactors.runtime.peers import Peers
 from ndactors.edge.totals import Sum
 from ndactors.messages.edge import Backend, Route, RoutingSnapshot, Service
 

@@ -46,6 +46,7 @@ class Daemon:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.folder = folder
+        self.state = folder / "state"
         self.inside = list(inside)
         self.environment = environment or {}
         self.config = {
@@ -101,7 +102,7 @@ class Daemon:
         """End everything of it, edge and host processes included, whatever state it is in."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
-        for role in ("edge", "edge-worker", "keeper"):
+        for role in ("edge", "edge-worker", "keeper", "logs", "log-reader", "log-outlets"):
             for pid in self.pids(role):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -69,7 +69,7 @@ def main(ground: str, address: str, folder: str, daemon: str, image: str, speed:
             Supervisor,
             [
                 *(Child(ref, Printer, ref.name) for ref in (apps, events, deploy)),
-                Child(inventory, InventoryActor, engine, events, apps),
+                Child(inventory, InventoryActor, engine, events, apps, Ref("logs")),
                 Child(jobs, JobsActor, "shop", around),
             ],
             Strategy.REST_FOR_ONE,

@@ -50,7 +50,7 @@ def test_a_frozen_container_is_ejected_and_later_restarted(on_docker, load, dock
 def test_a_killed_daemon_leaves_everything_running_and_the_next_one_adopts_it(on_docker, load):
     daemon = on_docker()
     before = {name: row["id"] for name, row in daemon.containers().items()}
-    edge = daemon.pids("edge"), daemon.pids("edge-worker")
+    edge = daemon.pids("edge"), daemon.pids("edge-worker"), daemon.pids("logs")
     sending = load(daemon.http)
     time.sleep(1)
     http = daemon.http
@@ -62,7 +62,7 @@ def test_a_killed_daemon_leaves_everything_running_and_the_next_one_adopts_it(on
     result = sending.stop()
     assert result["failed"] == 0, result
     assert {name: row["id"] for name, row in daemon.containers().items()} == before
-    assert (daemon.pids("edge"), daemon.pids("edge-worker")) == edge
+    assert (daemon.pids("edge"), daemon.pids("edge-worker"), daemon.pids("logs")) == edge
     assert daemon.http == http
     assert not any(row["restarts"] for row in daemon.containers().values())
 

@@ -15,6 +15,7 @@ from daemon import PASSWORD, ROOT, until
 
 TESTAPP = Path(__file__).parents[1] / "ground" / "testapp.py"
 CHECK = {"path": "/health", "interval": "300ms", "timeout": "500ms", "retries": 2}
+ROLES = ("edge", "edge-worker", "keeper", "logs")
 
 
 def app(**fields) -> dict:
@@ -57,7 +58,7 @@ def test_sigterm_stops_what_runs_and_the_next_start_counts_nothing(start_daemon)
     daemon = start_daemon(config(replicas=2))
     pids = [row["pid"] for row in daemon.containers().values()]
     assert daemon.stop() == 0
-    assert daemon.pids("edge") == daemon.pids("edge-worker") == daemon.pids("keeper") == []
+    assert not any(daemon.pids(role) for role in ROLES)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     daemon.start()
     daemon.wait_ready()
@@ -68,7 +69,7 @@ def test_leave_edge_leaves_everything_and_it_is_adopted(start_daemon, load):
     daemon = start_daemon(config(replicas=2), "--leave-edge")
     sending = load(daemon.http, 100)
     before = {name: row["pid"] for name, row in daemon.containers().items()}
-    others = daemon.pids("edge"), daemon.pids("edge-worker"), daemon.pids("keeper")
+    others = [daemon.pids(role) for role in ROLES]
     assert daemon.stop() == 0
     time.sleep(1)
     daemon.start()
@@ -76,7 +77,7 @@ def test_leave_edge_leaves_everything_and_it_is_adopted(start_daemon, load):
     result = sending.stop()
     assert result["failed"] == 0, result
     assert {name: row["pid"] for name, row in daemon.containers().items()} == before
-    assert (daemon.pids("edge"), daemon.pids("edge-worker"), daemon.pids("keeper")) == others
+    assert [daemon.pids(role) for role in ROLES] == others
 
 
 def test_a_killed_daemon_is_followed_by_one_that_adopts(start_daemon, load):
@@ -138,7 +139,7 @@ def test_the_password_reaches_no_app_and_no_log(start_daemon):
     daemon = start_daemon(config())
     for row in daemon.containers().values():
         assert PASSWORD.encode() not in Path(f"/proc/{row['pid']}/environ").read_bytes()
-    for role in ("edge", "edge-worker", "keeper"):
+    for role in ROLES:
         for pid in daemon.pids(role):
             assert PASSWORD.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     assert PASSWORD not in (daemon.folder / "log").read_text()
@@ -171,3 +172,21 @@ def test_a_crash_loop_is_given_up_visibly(start_daemon):
     except urllib.error.HTTPError as error:
         assert error.code == 503
         assert error.headers["X-NextDeploy-Error"] == "no_backend"
+
+
+def test_what_host_processes_print_is_kept_over_stops(start_daemon):
+    script = "trap 'echo goodbye >&2; exit 0' TERM; n=0; while true; do n=$((n+1)); echo line $n; sleep 0.05; done"
+    count = {"command": ["sh", "-c", script], "stop_grace": "2s"}
+    daemon = start_daemon({"engine": "process", "apps": {"shop": {"processes": {"count": count}}}})
+
+    def messages(stream: str = "stdout") -> list[str]:
+        return [row["message"] for row in daemon.api(f"/api/v1/logs?app=shop&stream={stream}&limit=10000")["items"]]
+
+    until(lambda: "line 10" in messages(), what="ten lines")
+    assert daemon.stop() == 0
+    daemon.start()
+    until(lambda: messages().count("line 1") == 2, 30, "the first line of the next one")
+    found = messages()
+    again = found.index("line 1", 1)
+    assert found[:again] == [f"line {n}" for n in range(1, again + 1)]
+    assert "goodbye" in messages("stderr")

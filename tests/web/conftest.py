@@ -16,6 +16,7 @@ from ndactors.messages.access import TokenIdentity, VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.jobs import GetJobs, JobView
+from ndactors.messages.logs import GetLogReport, GetLogs, LineCounts, LogPage, LogsReport
 from ndactors.messages.operations import BeginOperation, DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     AppView,
@@ -130,6 +131,8 @@ class FakeRef:
             RestartActor: self._restart,
             VerifyToken: self._verify,
             BeginOperation: "op1",
+            GetLogs: LogPage(),
+            GetLogReport: LogsReport(pid=4, counts=(LineCounts(app="shop", process="web", levels=(0, 7, 0, 1, 0)),)),
             GetEnv: EnvView(items=(EnvItem(name="MODE", value="dev", process="web"),)),
             GetSource: SourceView(context="https://git.test/acme/shop.git#main"),
         }

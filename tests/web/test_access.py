@@ -53,8 +53,10 @@ FILTERED = {
     "/api/v1/blobs",
     "/api/v1/blobs/missing",
     "/api/v1/blobs/<digest>",
+    "/api/v1/logs",
+    "/api/v1/ws",
 }
-"""Routes that look after limits themselves; each has its test, here or in test_claimed_blobs."""
+"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs or test_live."""
 
 
 def view(name: str, ref):

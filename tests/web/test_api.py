@@ -22,6 +22,7 @@ PROTECTED = [
     "/api/v1/apps/shop",
     "/api/v1/containers",
     "/api/v1/events",
+    "/api/v1/logs",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -15,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import websockets.sync.client
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "system"))
 
@@ -103,6 +105,11 @@ def test_gunicorn_answers_the_same_and_waits_for_a_daemon_that_is_away(daemon, t
                 del container["uptime"]
         assert outside == ours
         assert status("/api/v1/status") == 401
+        words = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        headers = {"Authorization": f"Basic {words}"}
+        with websockets.sync.client.connect(f"ws://127.0.0.1:{port}/api/v1/ws", additional_headers=headers) as live:
+            live.send('{"subscribe": "nothing"}')
+            assert json.loads(live.recv(10))["topic"] == "nothing"
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
             assert b"nextdeploy_build_info" in response.read()
         daemon.kill()

@@ -8,9 +8,10 @@ import selectors
 import socket
 from collections.abc import Callable
 
+from msgspec import Struct
+
 from ..errors import LinkError
-from ..messages.base import Message
-from ..runtime.link import FrameReader, SendBuffer, encode
+from .link import FrameReader, SendBuffer, encode
 
 READ_BYTES = 1 << 18
 
@@ -43,8 +44,8 @@ class Peers:
         self.selector.register(peer.sock, selectors.EVENT_READ, lambda events: self._ready(peer, events))
         return peer
 
-    def watch(self, sock: socket.socket, call: Callable[[], None]) -> None:
-        """A socket that is no peer: a listening one, or a bell."""
+    def watch(self, sock: socket.socket | int, call: Callable[[], None]) -> None:
+        """What is no peer: a listening socket, a bell, a descriptor."""
         self.selector.register(sock, selectors.EVENT_READ, lambda events: call())
 
     def unwatch(self, sock: socket.socket) -> None:
@@ -59,7 +60,7 @@ class Peers:
             except OSError as error:
                 self._note(f"{error}")
 
-    def send(self, peer: Peer, message: Message | bytes) -> None:
+    def send(self, peer: Peer, message: Struct | bytes) -> None:
         """A message, or one that is encoded already."""
         if peer.gone:
             return

@@ -1,0 +1,295 @@
+"""The json-file logs of one container: the newest file, the rotated ones, and those that were rotated away while we still
+had to read them. A file that is open goes on to be there when it is deleted, so whoever opens each in time loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..core.logrecords import Gap, Position
+
+READ_BYTES = 512 * 1024
+HEAD_BYTES = 4096
+MAX_FILES = 1000
+COUNT_BYTES = 1 << 20
+ROUNDS = 8
+EMPTIED = "its file was emptied; what was not read by then is not known"
+FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class Generation:
+    """One file, open. ``offset``: how far it is read."""
+
+    def __init__(self, file: int) -> None:
+        facts = os.fstat(file)
+        self.file = file
+        self.key = (facts.st_dev, facts.st_ino)
+        self.offset = 0
+        self.before: Gap | None = None
+        """What was lost between the file before and this one."""
+        self._head = b""
+        self._seen = 0
+
+    def head(self) -> bytes:
+        """A digest of its first line, which has a time in nanoseconds and so tells files apart; empty: no line yet."""
+        if not self._head:
+            self._head = _digest(os.pread(self.file, HEAD_BYTES, 0))
+        return self._head
+
+    def resume(self, offset: int) -> None:
+        self.offset = self._seen = offset
+
+    def read(self) -> bytes | None:
+        """What follows; None: it was emptied, and maybe written anew."""
+        data = os.pread(self.file, READ_BYTES, self.offset)
+        end = self.offset + len(data)
+        if not data:
+            return None if self.size() < self._seen else b""
+        head = _digest(os.pread(self.file, HEAD_BYTES, 0) if self.offset else data[:HEAD_BYTES])
+        if (self._head and head != self._head) or (end < self._seen and len(data) < READ_BYTES):
+            return None
+        self._head = head
+        self._seen = max(self._seen, end)
+        return data
+
+    def begin_again(self) -> int:
+        """How many bytes were seen and not read."""
+        unread = self._seen - self.offset
+        self.resume(0)
+        self._head = b""
+        return unread
+
+    def size(self) -> int:
+        return os.fstat(self.file).st_size
+
+    def deleted(self) -> bool:
+        return os.fstat(self.file).st_nlink == 0
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def _digest(begin: bytes) -> bytes:
+    line = begin[: begin.find(b"\n") + 1] or (begin if len(begin) == HEAD_BYTES else b"")
+    return hashlib.blake2b(line, digest_size=16).digest() if line else b""
+
+
+class Tail:
+    """``path`` is the newest file. ``position``: how far it was read by somebody before us. Gaps that were found are in
+    ``gaps`` until somebody takes them. All may raise ``OSError`` but for files that are not there."""
+
+    def __init__(self, path: Path, position: Position | None = None) -> None:
+        self.path = path
+        self.gaps: list[Gap] = []
+        self.realign = False
+        """What is read next may be stored already: compare its times."""
+        self.ended = False
+        """What was read last is the end of a file, and nobody writes to that any more."""
+        self._before = position
+        self._files: deque[Generation] = deque()
+        """The one that is read first; the last is the newest."""
+        self._lock = threading.Lock()
+        """Held to change which files are open; the first is changed by the reader only."""
+        self._closed = False
+        self._watched = False
+        self._created = self._opened = 0
+
+    # -- which files there are ---------------------------------------------------------------------
+
+    def watched(self) -> None:
+        """From now on somebody tells of every new file under ``path`` (``created``), and looks after that."""
+        self._watched = True
+
+    def created(self) -> None:
+        if self._watched:
+            self._created += 1
+
+    def look(self) -> bool:
+        """Open what is new; any thread may. False: there are no files."""
+        with self._lock:
+            if self._closed:
+                return False
+            new, known = self._unknown()
+            self._opened += len(new) if self._watched else 0
+            missed = self._created - self._opened
+            # whoever was rotated away unseen was younger than all that are open, so they went before it
+            if new and self._files and not known and (missed > 0 or not self._watched):
+                new[-1].before = self._missed(missed)
+            self._opened = max(self._opened, self._created)
+            if new and not self._files and self._before is not None:
+                try:
+                    new = self._resumed(new, self._before)
+                except OSError:
+                    _close(new)
+                    raise
+            self._before = None if new else self._before
+            self._files.extend(reversed(new))
+            return bool(self._files)
+
+    def moved(self) -> bool:
+        """Whether there is another file under ``path`` than the newest that is open."""
+        facts = self._facts()
+        return facts is not None and bool(self._files) and facts != self._files[-1].key
+
+    def _facts(self) -> tuple[int, int] | None:
+        try:
+            facts = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return facts.st_dev, facts.st_ino
+
+    def _unknown(self) -> tuple[list[Generation], bool]:
+        """Files that are not open yet, newest first; and whether the walk ended at one that is."""
+        for _ in range(ROUNDS):
+            found: list[Generation] = []
+            try:
+                known = self._walk(found)
+                newest = found[0].key if found else (self._files[-1].key if self._files else None)
+                if self._facts() in (None, newest):
+                    return found, known
+            except OSError:
+                _close(found)
+                raise
+            _close(found)  # rotated while we looked
+        return [], True
+
+    def _walk(self, found: list[Generation]) -> bool:
+        known = {each.key for each in self._files}
+        for number in range(MAX_FILES):
+            try:
+                each = Generation(os.open(self._rotated(number), FLAGS))
+            except FileNotFoundError:
+                if number:
+                    return False
+                continue  # between the two steps of a rotation
+            if each.key in known:
+                each.close()
+                return True
+            if any(each.key == other.key for other in found):
+                each.close()
+                continue
+            found.append(each)
+        return False
+
+    def _rotated(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
+
+    def _resumed(self, found: list[Generation], before: Position) -> list[Generation]:
+        """Less what was read before us."""
+        if not before.head:
+            # nowhere yet, or where a file began that had no line: which one can be told by no more than times
+            self.realign = before.last != ""
+            return found
+        same = [each for each in found if each.head() == before.head]
+        match = next((each for each in same if each.key[1] == before.inode), same[0] if same else None)
+        if match is None:
+            self.gaps.append(
+                Gap(bytes=0, at_least=True, since=before.last, reason="its file was rotated away before it was read")
+            )
+            return found
+        if match.size() >= before.offset:
+            match.resume(before.offset)
+        else:
+            self.realign = True  # it lost its end, or was written again
+        end = found.index(match) + 1
+        _close(found[end:])
+        return found[:end]
+
+    def _missed(self, files: int) -> Gap:
+        """``files`` is 0 if nobody counted them."""
+        size = max(each.size() for each in self._files)
+        words = f"{files} files were" if files else "files may have been"
+        return Gap(bytes=size * files, at_least=True, reason=f"{words} rotated away before they could be opened")
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(self, *, final: bool = False) -> bytes:
+        """Whole lines from where we are; ``took`` says how much of them is done. Empty: there are no more at the moment.
+        ``final``: nobody writes any more."""
+        while self._files:
+            file = self._files[0]
+            # asked before it is read: whoever went on to the next file writes no more to this one
+            more = len(self._files) > 1
+            data = file.read()
+            if data is None:
+                lost = file.begin_again()
+                self.gaps.append(Gap(bytes=lost, at_least=True, reason=EMPTIED))
+            elif not data:
+                if not more:
+                    return b""
+                self._next()
+            else:
+                end = data.rfind(b"\n") + 1
+                over = final or more
+                self.ended = over and len(data) < READ_BYTES and end in (0, len(data))
+                if end:
+                    return data[:end]
+                # a line without end: nobody goes on with it, or it is no line of a log
+                return data if over or len(data) >= READ_BYTES else b""
+        return b""
+
+    def _next(self) -> None:
+        with self._lock:
+            self._files.popleft().close()
+            gap, self._files[0].before = self._files[0].before, None
+        if gap is not None:
+            self.gaps.append(gap)
+
+    def took(self, count: int) -> None:
+        self._files[0].offset += count
+
+    def drop(self) -> Gap | None:
+        """Give up the oldest file, if it is not the newest too: what of it was not read."""
+        if len(self._files) < 2:
+            return None
+        file = self._files[0]
+        lines, at = 0, file.offset
+        while data := os.pread(file.file, COUNT_BYTES, at):
+            lines += data.count(b"\n")
+            at += len(data)
+        self._next()
+        return Gap(bytes=at - file.offset, lines=lines, reason="the log store could not take it")
+
+    # -- figures -----------------------------------------------------------------------------------
+
+    def position(self) -> Position:
+        """Where we are, without what only the reader of lines knows."""
+        if not self._files:
+            return self._before or Position()
+        file = self._files[0]
+        return Position(inode=file.key[1], head=file.head(), offset=file.offset)
+
+    def behind(self) -> tuple[int, int]:
+        """Bytes that are not read; those of them that are deleted already."""
+        behind = held = 0
+        for each in list(self._files):
+            left = max(0, each.size() - each.offset)
+            behind += left
+            held += left if each.deleted() else 0
+        return behind, held
+
+    @property
+    def files(self) -> int:
+        return len(self._files)
+
+    def gone(self) -> bool:
+        """Its files are deleted, all of them."""
+        if not self._files or not self._files[-1].deleted():
+            return False
+        # in the midst of a rotation there may be none under the plain name, but then there is a rotated one
+        return not self.path.exists() and not self._rotated(1).exists()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            _close(self._files)
+            self._files.clear()
+
+
+def _close(files: Iterable[Generation]) -> None:
+    for each in files:
+        each.close()

@@ -1,0 +1,120 @@
+"""Hears of new log files at once (inotify(7)), so that each is open before a rotation deletes it. Without inotify files are
+found by looking, and then a container that writes very fast may be faster."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .intake import Intake
+
+
+class Watch:
+    """``note`` hears, once, why it cannot be had."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._by_watch: dict[int, Path] = {}
+        self._watches: dict[Path, int] = {}
+        self._intakes: dict[Path, Intake] = {}
+        self._inotify = self._open()
+
+    def _open(self) -> Any:
+        try:
+            from inotify_simple import INotify
+
+            return INotify()
+        except (ImportError, OSError) as error:
+            self._note(f"new log files are not told of: {error}")
+            return None
+
+    def add(self, intake: Intake) -> None:
+        """Its folder is watched from now on, if it is there."""
+        if intake.tail is None:
+            return
+        path = intake.tail.path
+        self._intakes[path] = intake
+        if path.parent in self._watches or self._begin(path.parent):
+            intake.tail.look()
+            intake.tail.watched()
+
+    def _begin(self, folder: Path) -> bool:
+        if self._inotify is None:
+            return False
+        from inotify_simple import flags
+
+        try:
+            number = self._inotify.add_watch(os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.ONLYDIR)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._note(f"{folder} cannot be watched: {error}")
+            return False
+        self._watches[folder], self._by_watch[number] = number, folder
+        return True
+
+    def missing(self, intake: Intake) -> bool:
+        """Whether its folder is not watched (yet)."""
+        return self._inotify is not None and intake.tail is not None and intake.tail.path.parent not in self._watches
+
+    def remove(self, intake: Intake) -> None:
+        if intake.tail is None:
+            return
+        path = intake.tail.path
+        self._intakes.pop(path, None)
+        if self._inotify is None or any(other.parent == path.parent for other in self._intakes):
+            return
+        number = self._watches.pop(path.parent, None)
+        if number is not None and self._by_watch.pop(number, None) is not None:
+            try:
+                self._inotify.rm_watch(number)
+            except OSError:
+                return  # it went with its folder
+
+    def start(self) -> None:
+        """From now on every new file is opened at once, in a thread that does nothing else: however busy the others are, a
+        file lives for two rotations, and that may be less than a tenth of a second."""
+        if self._inotify is not None:
+            threading.Thread(target=self._run, name="watch", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._open_new()
+            except OSError as error:
+                # too many open files, say: what is missed is found later, or told as a gap
+                self._note(f"a new log file could not be opened: {error}")
+
+    def _open_new(self) -> None:
+        from inotify_simple import flags
+
+        assert self._inotify is not None
+        changed: set[Path] = set()
+        for event in self._inotify.read():
+            if event.mask & flags.Q_OVERFLOW:
+                changed |= set(self._intakes)
+            folder = self._by_watch.get(event.wd)
+            if folder is None:
+                continue
+            if event.mask & flags.IGNORED:
+                self._by_watch.pop(event.wd, None)
+                self._watches.pop(folder, None)
+                continue
+            path = folder / event.name
+            # a rotation ends with a new file under the plain name
+            if event.mask & flags.CREATE and path in self._intakes:
+                changed.add(path)
+                self._count(path)
+        for path in changed:
+            intake = self._intakes.get(path)
+            if intake is not None and intake.tail is not None:
+                intake.tail.look()
+                intake.due = 0.0
+
+    def _count(self, path: Path) -> None:
+        intake = self._intakes.get(path)
+        if intake is not None and intake.tail is not None:
+            intake.tail.created()
