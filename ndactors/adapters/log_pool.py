@@ -42,7 +42,7 @@ FromLogs = Hello | Refused | LogsReport | LogsFound | LogsFlushed | WantLines | 
 QUERY_SECONDS = 35.0
 FLUSH_SECONDS = 2.5
 STOP_SECONDS = 10.0
-WINDOW = 64
+WINDOW = 16
 """Chunks on their way to one subscriber."""
 
 

@@ -56,14 +56,6 @@ class LogFilter(Struct, frozen=True, kw_only=True):
             and (self.replica is None or source.replica == self.replica)
         )
 
-    def may_match(self, first: str, last: str, levels: int) -> bool:
-        """Whether a block from ``first`` to ``last`` with these levels can have something."""
-        return (
-            (self.since is None or last >= self.since)
-            and (self.until is None or first < self.until)
-            and (not self.levels or bool(self.levels & levels))
-        )
-
 
 def level_mask(text: str) -> int:
     """``error``: that and worse; several with commas: exactly these. ``Invalid`` for no level."""
@@ -187,7 +179,7 @@ def _has(message: str, path: list[str], value: str) -> bool:
 def _found(tree: Any, path: list[str]) -> list[Any]:
     """Keys may contain dots themselves, so every way to read the path counts."""
     if not path:
-        return tree if isinstance(tree, list) else [tree]
+        return [each for item in tree for each in _found(item, path)] if isinstance(tree, list) else [tree]
     if isinstance(tree, list):
         if path[0].isdecimal() and int(path[0]) < len(tree):
             return _found(tree[int(path[0])], path[1:])

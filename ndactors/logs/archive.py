@@ -12,8 +12,9 @@ from ..core.model import Bucket
 from .failing import Failed, Pauses, Stopped, words_of
 from .outlet_process import ARCHIVE
 from .progress import Progress
-from .s3 import Storage, Sums, sums_of
+from .s3 import Storage
 from .segments import index_path, segment_numbers, segment_path
+from .sums import Sums, sums_of
 
 LOOK_SECONDS = 1.0
 

@@ -142,9 +142,12 @@ class Live:
         self._ring.append(part)
         self._bytes += part.size
         while self._bytes > self._limit and len(self._ring) > 1:
-            for subscription in self.subscriptions.values():
+            for subscription in list(self.subscriptions.values()):
                 if subscription.next == self._first:
-                    subscription.skip(self._ring[0])
+                    try:
+                        subscription.skip(self._ring[0])
+                    except Exception:  # noqa: BLE001 - the guard: whoever publishes has no part in it
+                        self._end(subscription)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -164,6 +167,11 @@ class Live:
         failed, self._failed = self._failed, []
         return failed
 
+    def _end(self, subscription: Subscription) -> None:
+        """It just failed."""
+        self._failed.append((subscription.id, f"a subscription failed: {traceback.format_exc()}"))
+        self.unsubscribe(subscription.id)
+
     def taken(self, id: int) -> None:
         if (subscription := self.subscriptions.get(id)) is not None:
             subscription.window += 1
@@ -175,8 +183,7 @@ class Live:
                 try:
                     chunk = subscription.fill(self._part)
                 except Exception:  # noqa: BLE001 - the guard: the same filter would end us again and again
-                    self._failed.append((subscription.id, f"a subscription failed: {traceback.format_exc()}"))
-                    self.unsubscribe(subscription.id)
+                    self._end(subscription)
                     break
                 if chunk is None:
                     break

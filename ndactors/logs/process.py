@@ -176,9 +176,12 @@ class LogProcess:
             intake.skip(now)
 
     def _store(self, now: float) -> None:
-        if self._full and now < self._retry_at:
+        if not self._full or now >= self._retry_at:
+            self._put_what_is_ready(now)
+        if self._full:
             self._let_go(now)
-            return
+
+    def _put_what_is_ready(self, now: float) -> None:
         urgent = self._waiting_bytes() > WAITING_BYTES // 2
         for intake in list(self._intakes.values()):
             if (intake.ready(now) or ((self._full or urgent) and intake.waits)) and not self._put(intake, now):
@@ -207,6 +210,8 @@ class LogProcess:
 
     def _let_go(self, now: float) -> None:
         """While nothing can be stored, containers write on and rotate their files away. We hold those only so long."""
+        for intake in self._intakes.values():
+            self._look(intake)
         while True:
             held = {intake: intake.tail.behind()[1] for intake in self._intakes.values() if intake.tail is not None}
             total = sum(held.values())
@@ -221,6 +226,14 @@ class LogProcess:
                 return
             most.lost(gap, now)
             self._figures.lost(most.source, gap)
+
+    @staticmethod
+    def _look(intake: Intake) -> None:
+        try:
+            if intake.tail is not None:
+                intake.tail.look()
+        except OSError as error:
+            note(f"{intake.source.path}: {error.strerror or error}")
 
     def _forget(self, intake: Intake) -> None:
         self._segments.note(intake.source, None)

@@ -62,7 +62,7 @@ def compile_re2(pattern: str) -> Search:
     import re2
 
     options = re2.Options()
-    options.log_errors = False  # it is told who asked
+    options.log_errors = False
     options.max_mem = 16 * 1024 * 1024
     options.never_capture = True
     try:

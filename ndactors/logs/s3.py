@@ -3,7 +3,6 @@ there is compared with what was sent. boto3 is loaded here only, when it is need
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import os
@@ -12,13 +11,10 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec import Struct
-
 from ..core.model import Bucket
 from .failing import Failed, Stopped, words_of
+from .sums import Part, Sums, in_base64
 
-PART_BYTES = 8 * 1024 * 1024
-"""Not less than 5 MiB: S3 takes no smaller parts but the last."""
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 READ_BYTES = 1024 * 1024
@@ -71,53 +67,6 @@ class Refused(Failed):
         super().__init__(f"{words} ({code})" if words else f"it answers {status} ({code})", slow=slow)
         self.code = code
         self.status = status
-
-
-class Part(Struct, frozen=True):
-    """Of a file: digests of these bytes, raw."""
-
-    offset: int
-    size: int
-    sha256: bytes
-    md5: bytes
-
-
-class Sums(Struct, frozen=True):
-    """What is known of a file before it is sent."""
-
-    size: int
-    sha256: bytes
-    parts: tuple[Part, ...]
-
-    @property
-    def checksum(self) -> str:
-        """As S3 has it: of the bytes, or of the digests of the parts. It may come with their number behind a ``-``."""
-        if len(self.parts) == 1:
-            return _base64(self.sha256)
-        return _base64(hashlib.sha256(b"".join(part.sha256 for part in self.parts)).digest())
-
-    @property
-    def etag(self) -> str:
-        """The same with MD5, which S3 gives unless it encrypts with keys of KMS or ours."""
-        if len(self.parts) == 1:
-            return self.parts[0].md5.hex()
-        whole = hashlib.md5(b"".join(part.md5 for part in self.parts), usedforsecurity=False)
-        return f"{whole.hexdigest()}-{len(self.parts)}"
-
-
-def sums_of(file: int, part_bytes: int = PART_BYTES) -> Sums:
-    """``OSError``."""
-    whole, parts, offset = hashlib.sha256(), list[Part](), 0
-    while (data := os.pread(file, part_bytes, offset)) or not parts:
-        whole.update(data)
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        parts.append(Part(offset, len(data), hashlib.sha256(data).digest(), md5))
-        offset += len(data)
-    return Sums(offset, whole.digest(), tuple(parts))
-
-
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
 
 
 class Storage:
@@ -251,7 +200,7 @@ class Storage:
                 body = io.BytesIO(os.pread(file, part.size, part.offset))
                 own = {"Key": key, "UploadId": upload, "PartNumber": number}
                 etag = self._ask("upload_part", Body=body, **own, **_checked(part))["ETag"]
-            done.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": _base64(part.sha256)})
+            done.append({"PartNumber": number, "ETag": etag, "ChecksumSHA256": in_base64(part.sha256)})
         self._ask("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": done})
         self._uploads.pop(key, None)
 
@@ -307,7 +256,7 @@ class Storage:
 
 def _checked(part: Part) -> dict[str, str]:
     """So that the storage takes these bytes and no others."""
-    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _base64(part.sha256)}
+    return {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": in_base64(part.sha256)}
 
 
 def _fitting(there: dict[str, Any] | None, part: Part) -> str:
@@ -315,5 +264,5 @@ def _fitting(there: dict[str, Any] | None, part: Part) -> str:
     if there is None or there.get("Size") != part.size:
         return ""
     etag, checksum = str(there.get("ETag", "")), there.get("ChecksumSHA256")
-    right = checksum == _base64(part.sha256) if checksum else etag.strip('"') == part.md5.hex()
+    right = checksum == in_base64(part.sha256) if checksum else etag.strip('"') == part.md5.hex()
     return etag if right else ""

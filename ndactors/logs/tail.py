@@ -40,6 +40,10 @@ class Generation:
             self._head = _digest(os.pread(self.file, HEAD_BYTES, 0))
         return self._head
 
+    def has_line_end(self, offset: int) -> bool:
+        """Whether a line ends there."""
+        return not offset or os.pread(self.file, 1, offset - 1) == b"\n"
+
     def resume(self, offset: int) -> None:
         self.offset = self._seen = offset
 
@@ -191,10 +195,10 @@ class Tail:
                 Gap(bytes=0, at_least=True, since=before.last, reason="its file was rotated away before it was read")
             )
             return found
-        if match.size() >= before.offset:
+        if match.has_line_end(before.offset):
             match.resume(before.offset)
         else:
-            self.realign = True  # it lost its end, or was written again
+            self.realign = True  # it lost its end (and may have got another since), or was written again
         end = found.index(match) + 1
         _close(found[end:])
         return found[:end]

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,7 @@ import sys, msgspec, websocket, json, base64
 class Part(msgspec.Struct): messages: list[str]
 class Told(msgspec.Struct): data: list[Part] = []; gap: int | None = None; error: str | None = None
 url, basic = sys.argv[1:3]
-ws = websocket.create_connection(url, header=["Authorization: Basic " + basic], timeout=120)
+ws = websocket.create_connection(url, header=["Authorization: Basic " + basic], timeout=120, skip_utf8_validation=True)
 ws.send(json.dumps({"subscribe": "logs", "filter": {"process": "flood"}, "batch": True}))
 print("ready", flush=True)
 decoder, count, gaps, expected, order = msgspec.json.Decoder(Told), 0, 0, 0, True
@@ -160,6 +161,7 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
     quiet.start()
     time.sleep(max(2, seconds / 3))
     quiet.finish()
+    alone = frozen(daemon, engine, container)
     basic = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
     url = daemon.admin.replace("http://", "ws://") + "/api/v1/ws"
     subscriber = subprocess.Popen([sys.executable, "-c", SUBSCRIBER, url, basic], stdout=subprocess.PIPE, text=True)
@@ -176,19 +178,42 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
     live = time.monotonic() - began
     busy.finish()
     used = cpu(log_process) - before[0], cpu(daemon.process.pid) - before[1]
-    written = ends(daemon, 1)[0]
+    before_it, written = ends(daemon, 2)
     numbers = [int(line.split(" line ")[1][:9]) for line in lines(daemon.state, container) if " line " in line]
+    numbers = numbers[before_it:]
     lost = written - len(numbers) if numbers == list(range(written)) else "not in order"
     print(f"a flood of {seconds} s: {written:,} lines, {written / seconds:,.0f} a second")
     print(f"  in the store: {len(numbers):,}, lost or out of order: {lost}")
     print(f"  at the live subscriber: {told['count']:,}, gaps: {told['gaps']}, the last after {live:.1f} s")
     print(f"  CPU a line: log process {used[0] / written * 1e6:.2f} µs, daemon {used[1] / written * 1e6:.2f} µs")
     print(f"  memory of our processes together: at most {busy.most:.0f} MB (PSS)")
-    print(f"  p99 of another app's answers: {quiet.p99_ms():.2f} ms before, {busy.p99_ms():.2f} ms meanwhile")
+    print(
+        f"  p99 of another app's answers: {quiet.p99_ms():.2f} ms at rest, {alone:.2f} ms in a flood that nobody reads, "
+        f"{busy.p99_ms():.2f} ms meanwhile"
+    )
     store = daemon.state / "logs" / "store"
     print(f"  stored: {sum(each.stat().st_size for each in store.iterdir()) / written:.2f} bytes a line")
     beside_docker_logs(daemon, engine, container, seconds)
     queries(daemon, container)
+
+
+def frozen(daemon: Daemon, engine: docker.APIClient, container: str) -> float:
+    """What a flood alone does to another app's visitors: the log process stands still meanwhile."""
+    (log_process,) = daemon.pids("logs")
+    os.kill(log_process, signal.SIGSTOP)
+    watcher = Watcher(daemon)
+    watcher.start()
+    go(engine, container)
+    until(lambda: flooding(engine, container), 30, "the flood")
+    until(lambda: not flooding(engine, container), 120, "its end")
+    watcher.finish()
+    os.kill(log_process, signal.SIGCONT)
+    ends(daemon, 1)
+    return watcher.p99_ms()
+
+
+def flooding(engine: docker.APIClient, container: str) -> bool:
+    return any(row[-1] == "python3" for row in engine.top(container, ps_args="-eo pid,comm")["Processes"])
 
 
 def go(engine: docker.APIClient, container: str) -> None:
@@ -211,7 +236,7 @@ def beside_docker_logs(daemon: Daemon, engine: docker.APIClient, container: str,
         time.sleep(1)
         began = time.monotonic()
         go(engine, container)
-        written = ends(daemon, 2)[1]
+        written = ends(daemon, 3)[2]
         ours = time.monotonic() - began
         reader.kill()
         theirs = int(counter.communicate()[0])

@@ -339,7 +339,7 @@ def test_what_is_no_expression_is_refused_in_words(pattern, words):
         "(?s)o.*b?",
         "a(?s:.*Q)?",
         "(?s)[ab].{0,300}Q",
-        "(?s)(.{1,250}a).{90}Q",
+        "(?s)(.{1,180}a).{90}Q",
         "(?i)([ab]{0,50}){20}c",
     ],
 )

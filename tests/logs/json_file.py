@@ -102,9 +102,9 @@ class JsonFile:
     def rotate(self) -> None:
         os.close(self._file)
         if self.max_file > 1:
-            for number in range(self.max_file - 1, 1, -1):
-                if self.rotated(number - 1).exists():
-                    os.rename(self.rotated(number - 1), self.rotated(number))
+            there = next(number for number in range(1, self.max_file + 1) if not self.rotated(number).exists())
+            for number in range(min(there, self.max_file - 1), 1, -1):
+                os.rename(self.rotated(number - 1), self.rotated(number))
             os.rename(self.path, self.rotated(1))
         self._file = self._open()
         self.bytes = 0

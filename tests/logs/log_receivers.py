@@ -93,6 +93,8 @@ class StreamServer:
         self._hung = hung
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", port))
+        # the system takes little more than was read: what it took and nobody read is lost when the connection breaks
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._listen, daemon=True).start()
 

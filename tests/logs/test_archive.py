@@ -23,8 +23,9 @@ from ndactors.logs.failing import Failed, Pauses
 from ndactors.logs.outlet_process import OutletProcess, archive_place
 from ndactors.logs.outlets import owner_of
 from ndactors.logs.progress import Progress
-from ndactors.logs.s3 import MISSING, PART_BYTES, Refused, Storage, sums_of
+from ndactors.logs.s3 import MISSING, Refused, Storage
 from ndactors.logs.segments import segment_numbers
+from ndactors.logs.sums import PART_BYTES, sums_of
 from ndactors.messages.logs import KeepLogs, LogsReport
 
 SMALLEST_PART = 5 * 1024 * 1024

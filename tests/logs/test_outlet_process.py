@@ -94,10 +94,15 @@ def test_it_ends_with_whoever_started_it(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     child = psutil.Process(int(parent.stdout.readline()))
-    wait_for(lambda: state_of(tmp_path).cursors, "it runs")
-    parent.kill()
-    parent.communicate()
-    wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "it ends")
+    try:
+        wait_for(lambda: state_of(tmp_path).cursors, "it runs")
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "it ends")
+    finally:
+        for process in (parent, child):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def test_what_it_cannot_understand_ends_it(tmp_path):
