@@ -42,9 +42,9 @@ ALIVE_SECONDS, ALIVE_TRIES = 15, 3
 class Channel:
     """``put`` takes everything; whoever asks ``has_room`` first keeps it bounded. Not for more than one thread."""
 
-    def __init__(self, server: Server, sock: socket.socket, heard: bytes) -> None:
+    def __init__(self, server: Server, sock: socket.socket, heard: bytes, message_bytes: int = MESSAGE_BYTES) -> None:
         self._server, self._sock = server, sock
-        self._reader = Reader(MESSAGE_BYTES, masked=False)
+        self._reader = Reader(message_bytes, masked=False)
         self._reader.feed(heard)
         self._out = bytearray()
         self._deaf = False
@@ -150,11 +150,11 @@ class Channel:
                     self.goodbye = event
 
 
-def opened(server: Server, path: str) -> Channel:
+def opened(server: Server, path: str, message_bytes: int = MESSAGE_BYTES) -> Channel:
     """``Refused`` if the daemon says no, ``Unreachable`` if nobody answers."""
     sock = server.connect()
     try:
-        return _upgraded(server, sock, path)
+        return _upgraded(server, sock, path, message_bytes)
     except (OSError, http.client.HTTPException) as error:
         sock.close()
         raise Unreachable(server.why(error)) from error
@@ -163,7 +163,7 @@ def opened(server: Server, path: str) -> Channel:
         raise
 
 
-def _upgraded(server: Server, sock: socket.socket, path: str) -> Channel:
+def _upgraded(server: Server, sock: socket.socket, path: str, message_bytes: int) -> Channel:
     key = base64.b64encode(os.urandom(16))
     fields = {
         "Host": server.host,
@@ -194,7 +194,7 @@ def _upgraded(server: Server, sock: socket.socket, path: str) -> Channel:
         heard = response.fp.peek(1)  # what came with the answer
     except ssl.SSLWantReadError:
         heard = b""
-    return Channel(server, sock, heard)
+    return Channel(server, sock, heard, message_bytes)
 
 
 def place(text: str) -> tuple[str, str | None]:

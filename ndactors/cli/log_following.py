@@ -17,6 +17,8 @@ from .log_pages import PAGE, oldest
 from .pumping import wait
 from .uploading import TRANSIENT
 
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""A chunk has some 64 KiB, but a single record may have 256 K characters, and JSON may need six bytes for each."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between attempts."""
 BACK_NS = 10_000_000_000
@@ -91,7 +93,7 @@ class Following:
     # -- the link ----------------------------------------------------------------------------------
 
     def _subscribed(self, wanted: Mapping[str, str], tail: int) -> Channel:
-        channel = opened(self._server, api("ws"))
+        channel = opened(self._server, api("ws"), MESSAGE_BYTES)
         channel.put_json(subscribe="logs", filter=dict(wanted), batch=self._lines is not None, tail=tail)
         return channel
 

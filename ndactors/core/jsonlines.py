@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-MAX_LINE = 1024 * 1024
+MAX_LINE = 256 * 1024
 """Characters of a line; what is longer comes in several. Docker cuts lines into pieces of 16 KiB, which are joined."""
 _BEGIN = re.compile(rb'(?=\{"log": ?")')
 """Of a record. Within one it can only be in something nested, as texts escape their quotes."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..core.logquery import Matcher
-from ..core.logrecords import Columns, Gap, LogSource, format_ns
+from ..core.logrecords import Columns, Gap, LogSource, Position, format_ns
 from ..errors import Invalid
 from ..messages.edge import Hello, Refused, Stop
 from ..messages.logs import (
@@ -246,13 +246,16 @@ class LogProcess:
 
     def _follow(self, source: LogSource) -> None:
         known = self._intakes.get(source.container)
+        position: Position | None
         if known is not None:
             if (known.source.path == "") == (source.path == "") or not source.path:
                 return
-            # from now on its files can be read
+            # from now on its files can be read; where it was is found again by time
             self._put(known, time.monotonic())
+            position = known.position()
             self._forget(known)
-        _, position = self._segments.positions.get(source.container, (source, None))
+        else:
+            _, position = self._segments.positions.get(source.container, (source, None))
         intake = Intake(source, position, self._publish, lambda: format_ns(time.time_ns()))
         self._intakes[source.container] = intake
         self._watch.add(intake)

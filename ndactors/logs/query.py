@@ -26,6 +26,8 @@ from .blocks import Damaged, Place
 
 PAGE_SECONDS = 3.0
 MAX_LIMIT = 10_000
+PAGE_CHARACTERS = 3 * 1024 * 1024
+"""Of messages: a page with more is cut there, so that it fits into a frame whatever it has."""
 KEPT_INDEXES = 256
 MAX_PROGRAM = 2500
 """Steps of a regular expression that is compiled: with so many, the worst takes a second for a block. ``.{0,200}`` has 1800."""
@@ -164,13 +166,14 @@ def page(
     store.damaged = 0
     deadline = clock() + seconds
     found: list[tuple[Key, LogRecord]] = []
-    more = False
+    more, size = False, 0
     for entry in search.entries():
         if entry is not None:
-            if len(found) == limit:
+            if len(found) == limit or size > PAGE_CHARACTERS:
                 more = True
                 break
             found.append(entry)
+            size += len(entry[1].message)
         elif clock() >= deadline and (horizon := search.horizon()) is not None:
             return _page(found, Cursor(query.oldest_first, horizon), store, query)
     return _page(found, Cursor(query.oldest_first, found[-1][0]) if more else None, store, query)

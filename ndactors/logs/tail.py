@@ -29,8 +29,8 @@ class Generation:
         self.file = file
         self.key = (facts.st_dev, facts.st_ino)
         self.offset = 0
-        self.before: Gap | None = None
-        """What was lost between the file before and this one."""
+        self.missed: int | None = None
+        """So many files between the one before and this one are lost; 0: nobody counted them."""
         self._head = b""
         self._seen = 0
 
@@ -101,6 +101,9 @@ class Tail:
         self._closed = False
         self._watched = False
         self._created = self._opened = 0
+        self._uncounted = False
+        self._doubtful: Generation | None = None
+        """Files may have gone unseen before this one came."""
 
     # -- which files there are ---------------------------------------------------------------------
 
@@ -112,18 +115,17 @@ class Tail:
         if self._watched:
             self._created += 1
 
+    def uncounted(self) -> None:
+        """There may be new files that nobody told of."""
+        self._uncounted = True
+
     def look(self) -> bool:
         """Open what is new; any thread may. False: there are no files."""
         with self._lock:
             if self._closed:
                 return False
             new, known = self._unknown()
-            self._opened += len(new) if self._watched else 0
-            missed = self._created - self._opened
-            # whoever was rotated away unseen was younger than all that are open, so they went before it
-            if new and self._files and not known and (missed > 0 or not self._watched):
-                new[-1].before = self._missed(missed)
-            self._opened = max(self._opened, self._created)
+            self._count(new, known)
             if new and not self._files and self._before is not None:
                 try:
                     new = self._resumed(new, self._before)
@@ -133,6 +135,24 @@ class Tail:
             self._before = None if new else self._before
             self._files.extend(reversed(new))
             return bool(self._files)
+
+    def _count(self, new: list[Generation], known: bool) -> None:
+        """Notice files that came and went between two looks. They were younger than all that are open, so those went too."""
+        if self._watched:
+            self._opened += len(new)
+        if new and self._files and not known:
+            self._doubtful = new[-1]
+        counted = self._watched and not self._uncounted
+        missed = self._created - self._opened if counted else 0
+        if counted and missed <= 0:
+            return  # or it is told of later
+        if self._doubtful in new or self._doubtful in list(self._files)[1:]:
+            self._doubtful.missed = (self._doubtful.missed or 0) + missed
+        elif self._doubtful is not None:
+            self.gaps.append(self._missed(missed, self._files[-1]))  # that file is being read, or was
+        if not counted:
+            self._doubtful, self._uncounted = None, False
+        self._opened = self._created
 
     def moved(self) -> bool:
         """Whether there is another file under ``path`` than the newest that is open."""
@@ -203,11 +223,10 @@ class Tail:
         _close(found[end:])
         return found[:end]
 
-    def _missed(self, files: int) -> Gap:
-        """``files`` is 0 if nobody counted them."""
-        size = max(each.size() for each in self._files)
-        words = f"{files} files were" if files else "files may have been"
-        return Gap(bytes=size * files, at_least=True, reason=f"{words} rotated away before they could be opened")
+    def _missed(self, files: int, like: Generation) -> Gap:
+        """They were about as long as ``like``."""
+        words = "files may have been" if not files else "1 file was" if files == 1 else f"{files} files were"
+        return Gap(bytes=like.size() * files, at_least=True, reason=f"{words} rotated away unread")
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -238,10 +257,11 @@ class Tail:
 
     def _next(self) -> None:
         with self._lock:
-            self._files.popleft().close()
-            gap, self._files[0].before = self._files[0].before, None
-        if gap is not None:
-            self.gaps.append(gap)
+            file = self._files.popleft()
+            missed, self._files[0].missed = self._files[0].missed, None
+        if missed is not None:
+            self.gaps.append(self._missed(missed, file))
+        file.close()
 
     def took(self, count: int) -> None:
         self._files[0].offset += count

@@ -82,11 +82,7 @@ class Watch:
 
     def _run(self) -> None:
         while True:
-            try:
-                self._open_new()
-            except OSError as error:
-                # too many open files, say: what is missed is found later, or told as a gap
-                self._note(f"a new log file could not be opened: {error}")
+            self._open_new()
 
     def _open_new(self) -> None:
         from inotify_simple import flags
@@ -96,6 +92,9 @@ class Watch:
         for event in self._inotify.read():
             if event.mask & flags.Q_OVERFLOW:
                 changed |= set(self._intakes)
+                for each in list(self._intakes.values()):
+                    if each.tail is not None:
+                        each.tail.uncounted()
             folder = self._by_watch.get(event.wd)
             if folder is None:
                 continue
@@ -111,8 +110,16 @@ class Watch:
         for path in changed:
             intake = self._intakes.get(path)
             if intake is not None and intake.tail is not None:
-                intake.tail.look()
+                self._look(intake)
                 intake.due = 0.0
+
+    def _look(self, intake: Intake) -> None:
+        try:
+            if intake.tail is not None:
+                intake.tail.look()
+        except OSError as error:
+            # too many open files, say: what is missed is found later, or told as a gap
+            self._note(f"a new log file could not be opened: {error}")
 
     def _count(self, path: Path) -> None:
         intake = self._intakes.get(path)

@@ -192,7 +192,7 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
         f"{busy.p99_ms():.2f} ms meanwhile"
     )
     store = daemon.state / "logs" / "store"
-    print(f"  stored: {sum(each.stat().st_size for each in store.iterdir()) / written:.2f} bytes a line")
+    print(f"  stored: {sum(each.stat().st_size for each in store.iterdir()) / (before_it + written):.2f} bytes a line")
     beside_docker_logs(daemon, engine, container, seconds)
     queries(daemon, container)
 

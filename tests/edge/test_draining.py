@@ -20,9 +20,9 @@ from gevent.event import Event
 from ndactors.core.model import Rate
 from ndactors.core.suspecting import TRUSTED
 from ndactors.edge.crew import Crew
-from ndactors.runtime.peers import Peers
 from ndactors.edge.totals import Sum
 from ndactors.messages.edge import Backend, Route, RoutingSnapshot, Service
+from ndactors.runtime.peers import Peers
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -529,7 +529,7 @@ def test_what_goes_by_unseen_is_a_gap_between_what_was_seen(world):
     world.drain()
     assert [record.gap.reason if record.gap else record.message for record in world.stored()] == [
         *["a", "b", "c"],
-        "3 files were rotated away before they could be opened",
+        "3 files were rotated away unread",
         *["after 3", "after 4"],
     ]
     gap = next(record for record in world.stored() if record.gap)

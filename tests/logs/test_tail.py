@@ -212,6 +212,46 @@ def test_a_gap_that_was_counted_once_is_not_counted_again(file, tail):
     assert not gaps(tail)
 
 
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_was_lost_is_counted_though_it_is_told_of_late(file, tail, reads):
+    file.print("a")
+    tail.look()
+    tail.watched()
+    for number in range(5):
+        file.rotate()
+        file.print(f"after {number}")
+    tail.look()
+    found = read(tail) if reads else []
+    assert not gaps(tail)
+    for _ in range(5):
+        tail.look()
+        tail.created()
+    tail.look()
+    assert found + read(tail) == ["a", "after 2", "after 3", "after 4"]
+    assert [("2 files were" if not reads else "1 file was") in gap.reason for gap in gaps(tail)] == [True] * (1 + reads)
+    tail.look()
+    assert not gaps(tail)
+
+
+def test_where_nobody_counted_a_gap_says_that_it_may_be_one(file, tail):
+    file.print("a")
+    tail.look()
+    tail.watched()
+    for number in range(5):
+        file.rotate()
+        file.print(f"after {number}")
+    tail.uncounted()
+    tail.look()
+    read(tail)
+    assert ["files may have been" in gap.reason for gap in gaps(tail)] == [True]
+    file.rotate()
+    tail.created()
+    tail.look()
+    tail.uncounted()
+    tail.look()
+    assert not gaps(tail)
+
+
 def test_a_file_that_was_open_before_anybody_told_of_it_is_no_gap(file, tail):
     tail.watched()
     tail.look()
