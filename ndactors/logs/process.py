@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -62,6 +63,8 @@ HELD_WHEN_FULL = 64 * 1024 * 1024
 """The same while the log files' own disk is nearly full."""
 SCARCE = 0.05
 FLUSH_SECONDS = 2.0
+NICE = 5
+"""Of reading and storing (nice(2))."""
 STEPS = 2
 """So many reads of one container before the others have their turn."""
 
@@ -109,6 +112,9 @@ class LogProcess:
         signal.signal(signal.SIGTERM, self._told_to_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides
         self._peers.watch(self._bell, self._signalled)
+        self._watch.start()
+        # whoever serves or writes goes first; but files must be opened in time, whatever else goes on
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         self._segments.open()
         self._figures.begin(self._segments)
         for source, _ in list(self._segments.positions.values()):
@@ -116,7 +122,6 @@ class LogProcess:
         control = listen_unix(self._folder / "logs.sock")
         control.setblocking(False)
         self._peers.watch(control, lambda: self._meet(control))
-        self._watch.start()
         while not self._over:
             self._peers.turn(self._patience(time.monotonic()))
             now = time.monotonic()

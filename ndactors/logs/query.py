@@ -9,7 +9,9 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ KEPT_INDEXES = 256
 MAX_PROGRAM = 2500
 """Steps of a regular expression that is compiled: with so many, the worst takes a second for a block. ``.{0,200}`` has 1800."""
 _FIRST, _LAST = -1, (1 << 63) - 1
+
+MOST_AT_ONCE = 8
+THREADS = 2
 
 Key = tuple[int, int, int, int]
 """Where a record is in the order of all: its time, segment, block, place in the block."""
@@ -94,6 +99,11 @@ class _Known:
     places: list[Place]
     damaged: int = 0
     torn: bool = False
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS)
 
 
 class Store:
@@ -205,6 +215,8 @@ class _Search:
         self._queue: list[tuple[int, int, int, int, Any]] = []
         """Rank (a time, negative if the newest come first), then what makes it unique, then what it is."""
         self._count = 0
+        self._batch = 1
+        """So many blocks are opened at once next time."""
 
     def horizon(self) -> Key | None:
         """Everything before this was found. None: there is no more, or nothing was gained yet."""
@@ -236,7 +248,7 @@ class _Search:
             if isinstance(thing, int):
                 self._open_segment(thing)
             elif isinstance(thing, tuple):
-                self._open_block(*thing)
+                self._open_blocks(self._with_the_next(thing))
                 yield None
             else:
                 yield thing.take()
@@ -280,15 +292,28 @@ class _Search:
         assert self._after is not None
         return place.header.last >= self._after[0] if self.forward else place.header.first <= self._after[0]
 
-    def _open_block(self, number: int, place: Place) -> None:
-        columns = self._store.columns(number, place)
+    def _with_the_next(self, first: tuple[int, Place]) -> list[tuple[int, Place]]:
+        """The block in front, and those behind it: one more each time, as long as nothing is found."""
+        batch = [first]
+        while len(batch) < self._batch and self._queue and isinstance(self._queue[0][4], tuple):
+            batch.append(heapq.heappop(self._queue)[4])
+        self._batch = min(self._batch * 2, MOST_AT_ONCE)
+        return batch
+
+    def _open_blocks(self, batch: list[tuple[int, Place]]) -> None:
+        """Expanding and searching let go of the interpreter's lock, so two threads take little more than half the time."""
+        opened = _threads().map(self._opened, batch) if len(batch) > 1 else map(self._opened, batch)
+        for (number, place), found in zip(batch, opened, strict=True):
+            if found is not None and found[1]:
+                self._batch = 1
+                self._push_block(_Block(self, number, place, *found))
+
+    def _opened(self, block: tuple[int, Place]) -> tuple[Columns, Sequence[int]] | None:
+        number, place = block
+        columns, header = self._store.columns(number, place), place.header
         if columns is None:
-            return
-        header = place.header
-        rows = self._matcher.rows(columns, format_ns(header.first), format_ns(header.last))
-        if not rows:
-            return
-        self._push_block(_Block(self, number, place, columns, rows))
+            return None
+        return columns, self._matcher.rows(columns, format_ns(header.first), format_ns(header.last))
 
     def _push_block(self, block: _Block) -> None:
         if (key := block.peek()) is not None:

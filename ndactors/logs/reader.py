@@ -16,7 +16,7 @@ from ..messages.logs import LogsFound, QueryLogs
 from ..runtime.link import FrameReader, encode
 from .query import Store, page
 
-NICE = 5
+NICE = 10
 MEMORY_BYTES = 2 * 1024**3
 """Of address space; a query that needs more fails."""
 READ_BYTES = 1 << 16

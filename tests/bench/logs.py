@@ -108,11 +108,11 @@ class Watcher(threading.Thread):
             edge.getresponse().read()
             self.waits.append(time.perf_counter() - began)
             counter += 1
-            if counter % 50 == 0:
+            if counter % 200 == 0:
                 assert self.daemon_.process is not None
                 pids = [self.daemon_.process.pid, *(pid for role in ROLES for pid in self.daemon_.pids(role))]
                 self.most = max(self.most, sum(pss_mb(pid) for pid in pids))
-            self.over.wait(0.01)
+            self.over.wait(0.002)
 
     def p99_ms(self) -> float:
         return sorted(self.waits)[int(len(self.waits) * 0.99)] * 1000
