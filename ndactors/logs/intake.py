@@ -21,12 +21,16 @@ BLOCK_SECONDS = 5.0
 """A block is written after so long, however small it is."""
 ACTIVE_SECONDS = 0.02
 IDLE_SECONDS = 0.1
+REST_SECONDS = 1.0
+"""After so long without anything new a container rests: it is looked at when its file is written to."""
+ARMED_SECONDS = 2.0
+"""And in any case after so long."""
 ABSENT_SECONDS = 1.0
 QUIET_SECONDS = 0.15
 """A record that may go on is closed after so long without anything new, of another stream neither."""
 OPEN_SECONDS = 1.0
 """It is closed after so long in any case."""
-OPEN_BYTES = 256 * 1024
+OPEN_BYTES = 128 * 1024
 NEAR = 64
 """Lines."""
 WARNING, STDERR = 2, 1
@@ -80,6 +84,11 @@ class Intake:
         self.waiting_bytes = 0
         self.due = 0.0
         """When to look again."""
+        self.woken = False
+        """Somebody saw that there is something new; any thread may."""
+        self.armed = False
+        """It will be told of the next thing that is written."""
+        self._busy_at = 0.0
         self.rotated = True
         """There may be files that are not open."""
         self._held = _Held()
@@ -93,6 +102,7 @@ class Intake:
         tail = self.tail
         if tail is None:
             return
+        self.woken = False
         if self.rotated or not tail.files:
             if not tail.look():
                 self.due = now + ABSENT_SECONDS
@@ -108,15 +118,19 @@ class Intake:
         if not data:
             # whoever tells of new files may have missed one
             self.rotated = tail.moved()
-            self.due = now + IDLE_SECONDS
+            self.due = now + (ARMED_SECONDS if self.armed else IDLE_SECONDS)
             if gone:
                 self._finish(now)
             return
+        self._busy_at, self.armed = now, False
         taken = self._take(data, now, final=gone or tail.ended)
         if taken:
             tail.took(taken)
             self._stamp_position()
         self.due = now if taken and len(data) >= OPEN_BYTES else now + ACTIVE_SECONDS
+
+    def rests(self, now: float) -> bool:
+        return now - self._busy_at >= REST_SECONDS
 
     def skip(self, now: float) -> None:
         """Leave out what comes next: it makes us fail."""

@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
@@ -63,9 +62,8 @@ HELD_WHEN_FULL = 64 * 1024 * 1024
 """The same while the log files' own disk is nearly full."""
 SCARCE = 0.05
 FLUSH_SECONDS = 2.0
-NICE = 5
-"""Of reading and storing (nice(2))."""
-STEPS = 2
+SWITCH_SECONDS = 0.0005
+STEPS = 4
 """So many reads of one container before the others have their turn."""
 
 FromDaemon = (
@@ -91,7 +89,7 @@ class LogProcess:
         self._live = Live()
         self._readers = Readers(state_dir, self._peers, note)
         self._outlets = OutletProcess(state_dir, note)
-        self._watch = Watch(note)
+        self._watch = Watch(note, self._wake)
         self._intakes: dict[str, Intake] = {}
         self._daemon: Peer | None = None
         self._epoch = 0
@@ -113,8 +111,8 @@ class LogProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides
         self._peers.watch(self._bell, self._signalled)
         self._watch.start()
-        # whoever serves or writes goes first; but files must be opened in time, whatever else goes on
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        # a thread that waits to open a file must not wait for another one's long turn
+        sys.setswitchinterval(SWITCH_SECONDS)
         self._segments.open()
         self._figures.begin(self._segments)
         for source, _ in list(self._segments.positions.values()):
@@ -137,6 +135,11 @@ class LogProcess:
 
     def _told_to_stop(self, *_: object) -> None:
         self._over = True
+
+    def _wake(self) -> None:
+        """By any thread: there is something to do."""
+        with contextlib.suppress(BlockingIOError):
+            self._ring.send(b"w")
 
     def _signalled(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -161,9 +164,12 @@ class LogProcess:
             return
         for intake in list(self._intakes.values()):
             for _ in range(STEPS):
-                if intake.due > now or self._waiting_bytes() > WAITING_BYTES:
+                if (intake.due > now and not intake.woken) or self._waiting_bytes() > WAITING_BYTES:
                     break
                 self._step(intake, now)
+            if not intake.armed and intake.rests(now) and self._watch.arm(intake):
+                # what was written before that is seen by looking once more
+                intake.armed, intake.due = True, now
             if self._watch.missing(intake):
                 self._watch.add(intake)
 

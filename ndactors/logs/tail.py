@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.logrecords import Gap, Position
 
-READ_BYTES = 512 * 1024
+READ_BYTES = 192 * 1024
 HEAD_BYTES = 4096
 MAX_FILES = 1000
 COUNT_BYTES = 1 << 20
@@ -168,21 +168,26 @@ class Tail:
 
     def _unknown(self) -> tuple[list[Generation], bool]:
         """Files that are not open yet, newest first; and whether the walk ended at one that is."""
-        for _ in range(ROUNDS):
-            found: list[Generation] = []
-            try:
-                known = self._walk(found)
+        found: list[Generation] = []
+        known: bool | None = None
+        try:
+            for _ in range(ROUNDS):
+                newer: list[Generation] = []
+                try:
+                    reached = self._walk(newer, {each.key for each in (*self._files, *found)})
+                finally:
+                    # what is open stays so: it may be gone by now
+                    found[:0] = newer
+                known = reached if known is None else known
                 newest = found[0].key if found else (self._files[-1].key if self._files else None)
                 if self._facts() in (None, newest):
-                    return found, known
-            except OSError:
-                _close(found)
-                raise
-            _close(found)  # rotated while we looked
-        return [], True
+                    break  # else it was rotated while we looked
+        except OSError:
+            _close(found)
+            raise
+        return found, bool(known)
 
-    def _walk(self, found: list[Generation]) -> bool:
-        known = {each.key for each in self._files}
+    def _walk(self, found: list[Generation], known: set[tuple[int, int]]) -> bool:
         for number in range(MAX_FILES):
             try:
                 each = Generation(os.open(self._rotated(number), FLAGS))

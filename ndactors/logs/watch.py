@@ -3,6 +3,7 @@ found by looking, and then a container that writes very fast may be faster."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -11,14 +12,19 @@ from typing import Any
 
 from .intake import Intake
 
+NICE = -10
+"""Of the thread that opens files (nice(2))."""
+
 
 class Watch:
-    """``note`` hears, once, why it cannot be had."""
+    """``note`` hears why it cannot be had; ``wake`` is called, by any thread, when an intake was woken."""
 
-    def __init__(self, note: Callable[[str], None]) -> None:
+    def __init__(self, note: Callable[[str], None], wake: Callable[[], None]) -> None:
         self._note = note
         self._by_watch: dict[int, Path] = {}
         self._watches: dict[Path, int] = {}
+        self._armed: dict[int, Intake] = {}
+        self._wake = wake
         self._intakes: dict[Path, Intake] = {}
         self._inotify = self._open()
 
@@ -47,13 +53,26 @@ class Watch:
         from inotify_simple import flags
 
         try:
-            number = self._inotify.add_watch(os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.ONLYDIR)
+            number = self._inotify.add_watch(os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.ONLYDIR)
         except FileNotFoundError:
             return False
         except OSError as error:
             self._note(f"{folder} cannot be watched: {error}")
             return False
         self._watches[folder], self._by_watch[number] = number, folder
+        return True
+
+    def arm(self, intake: Intake) -> bool:
+        """Wake it when its newest file is written to, once. False: that cannot be had."""
+        if self._inotify is None or intake.tail is None:
+            return False
+        from inotify_simple import flags
+
+        try:
+            number = self._inotify.add_watch(os.fspath(intake.tail.path), flags.MODIFY | flags.ONESHOT)
+        except OSError:
+            return False  # then it is looked at by the clock
+        self._armed[number] = intake
         return True
 
     def missing(self, intake: Intake) -> bool:
@@ -81,6 +100,9 @@ class Watch:
             threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def _run(self) -> None:
+        # it does next to nothing, but that at once; without the privilege it goes as it is
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while True:
             self._open_new()
 
@@ -95,6 +117,9 @@ class Watch:
                 for each in list(self._intakes.values()):
                     if each.tail is not None:
                         each.tail.uncounted()
+            if (resting := self._armed.pop(event.wd, None)) is not None:
+                resting.armed = False
+                self._woken(resting)
             folder = self._by_watch.get(event.wd)
             if folder is None:
                 continue
@@ -103,15 +128,20 @@ class Watch:
                 self._watches.pop(folder, None)
                 continue
             path = folder / event.name
-            # a rotation ends with a new file under the plain name
-            if event.mask & flags.CREATE and path in self._intakes:
-                changed.add(path)
+            if path not in self._intakes:
+                continue
+            # a rotation ends with a new file under the plain name; a removal with none
+            changed.add(path)
+            if event.mask & flags.CREATE:
                 self._count(path)
         for path in changed:
-            intake = self._intakes.get(path)
-            if intake is not None and intake.tail is not None:
-                self._look(intake)
-                intake.due = 0.0
+            if (rotated := self._intakes.get(path)) is not None:
+                self._look(rotated)
+                self._woken(rotated)
+
+    def _woken(self, intake: Intake) -> None:
+        intake.woken = True
+        self._wake()
 
     def _look(self, intake: Intake) -> None:
         try:

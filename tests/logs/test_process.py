@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -156,11 +157,13 @@ def test_a_query_goes_on_after_its_reader_was_killed(logs, writer):
     assert len(messages(logs)) == 10
 
 
-def test_rotations_that_nobody_told_of(logs, writer):
+def test_rotations(logs, writer):
     logs.follow(source(writer.path))
     for _ in range(30):
         writer.write(300)
         writer.rotate()
+        inode = writer.path.stat().st_ino
+        until(lambda inode=inode: inode in _inodes(logs.pid), what="the open file")
     writer.write(1)
     until(lambda: (messages(logs, q="9001") or [""])[-1] == "9001", what="the last line")
     assert lines(logs.state, C) == [str(n) for n in range(1, 9002)]
@@ -252,6 +255,14 @@ def _children(pid: int) -> list[int]:
 
 def _words(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _inodes(pid: int) -> set[int]:
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(link.stat().st_ino)
+    return found
 
 
 def _links(pid: int) -> list[str]:
