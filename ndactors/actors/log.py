@@ -3,6 +3,7 @@ answers for it, and tells when something was lost. Lines themselves never pass t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -27,6 +28,8 @@ from ..messages.logs import (
 from ..ports import LogService
 from ..runtime.actor import Actor
 from ..runtime.ref import Later, Ref
+
+log = logging.getLogger("ndactors.logs")
 
 ANNOUNCED_SECONDS = 60.0
 """So long a container that was just created counts, though no listing has it yet."""
@@ -60,6 +63,8 @@ class LogActor(Actor):
         self._leave = leave
         self._now = now
         self._seen: dict[str, dict[str, LogSource]] = {}
+        self._listed: set[str] = set()
+        """Engines that have told all that they have."""
         self._announced: dict[str, tuple[float, str, LogSource]] = {}
         self._engine_of: dict[str, str] = {}
         self._asking: set[str] = set()
@@ -81,6 +86,9 @@ class LogActor(Actor):
             self._logs.close()
         else:
             self._logs.stop()
+
+    def on_crash(self, error: BaseException) -> None:
+        self._logs.close()
 
     def receive(self, message: object) -> object:
         match message:
@@ -115,6 +123,7 @@ class LogActor(Actor):
         own = {status.id: found for status in message.containers if (found := _source(status)) is not None}
         now = self._now()
         if message.complete:
+            self._listed.add(message.engine)
             self._seen[message.engine] = own
         elif message.announced:
             for container, found in own.items():
@@ -134,7 +143,7 @@ class LogActor(Actor):
         sources = tuple(sorted(every.values(), key=lambda found: found.container))
         if sources != self._told or message.complete:
             self._told = sources
-            self._logs.follow(sources, complete=set(self._rows) <= set(self._seen))
+            self._logs.follow(sources, complete=set(self._rows) <= self._listed)
 
     def _ask_engine(self, container: str, since: str) -> None:
         rows = self._rows.get(self._engine_of.get(container, ""))
@@ -144,7 +153,7 @@ class LogActor(Actor):
 
         def answered(found: tuple[tuple[str, str, str], ...] | None, error: BaseException | None) -> AskedLines:
             if error is not None and not isinstance(error, EngineError):
-                raise error
+                log.error("the output of %s cannot be asked for: %r", container[:12], error)
             return AskedLines(container=container, rows=found or ())
 
         self.run(lambda: rows(container, since), answered)
@@ -216,7 +225,7 @@ def _source(status: ContainerStatus) -> LogSource | None:
         container=status.id,
         app=own[labels.APP],
         process=own.get(labels.PROCESS, "web"),
-        replica=int(replica) if replica.isdigit() else 1,
+        replica=int(replica) if replica.isascii() and replica.isdigit() else 1,
         path=status.log_path or "",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ FromLogs = Hello | Refused | LogsReport | LogsFound | LogsFlushed | WantLines | 
 QUERY_SECONDS = 35.0
 FLUSH_SECONDS = 2.5
 STOP_SECONDS = 10.0
+SILENT_SECONDS = 3.0
+"""It reports every second; after so long it counts as standing still."""
+OUTLETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_REGION"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+)
+"""Variables that its outlets may need."""
 WINDOW = 16
 """Chunks on their way to one subscriber."""
 
@@ -55,6 +63,8 @@ class LogPool(OutlivingProcess):
         self._keep: KeepLogs | None = None
         self._sources: tuple[LogSource, ...] = ()
         self._complete = False
+        self._connected = Event()
+        self._heard = 0.0
         self._ids = itertools.count(1)
         self._asked: dict[int, AsyncResult] = {}
         self._streams: dict[int, PoolStream] = {}
@@ -71,6 +81,10 @@ class LogPool(OutlivingProcess):
         """Before ``start``. None of them may wait."""
         self._on_report, self._on_wanted, self._on_change = on_report, on_wanted, on_change
 
+    def start(self, *, wait: bool = False) -> None:
+        """Nobody waits for it: one that stands still must hold up nothing."""
+        super().start(wait=wait)
+
     # -- telling -----------------------------------------------------------------------------------
 
     def keep(self, keep: KeepLogs) -> None:
@@ -82,16 +96,15 @@ class LogPool(OutlivingProcess):
         self._sources, self._complete = tuple(sources), complete
         self._send(FollowLogs(sources=self._sources, complete=complete))
 
-    def also(self, source: LogSource) -> None:
-        """One more, at once."""
-        self._sources = (*(each for each in self._sources if each.container != source.container), source)
-        self._send(FollowLogs(sources=(source,)))
-
     def lines(self, lines: AskedLines) -> None:
         self._send(lines)
 
     def flush(self, containers: tuple[str, ...]) -> bool:
         """Wait until all that they wrote is stored. False: that could not be had in time."""
+        if self._sock is None:
+            self._connected.wait(FLUSH_SECONDS)
+        elif time.monotonic() - self._heard > SILENT_SECONDS:
+            return False  # it stands still; it has the files open, and so loses nothing
         id = next(self._ids)
         try:
             self._ask(id, FlushLogs(id=id, containers=containers), FLUSH_SECONDS)
@@ -154,9 +167,11 @@ class LogPool(OutlivingProcess):
         if hello is not None:
             self._on_change(f"adopted the log process that runs (pid {hello.pid})")
         else:
-            hello = self._spawn()
+            hello = self._spawn(environment={name: os.environ[name] for name in OUTLETS if name in os.environ})
             self._on_change(f"started a log process (pid {hello.pid})")
         self.pid = hello.pid
+        self._heard = time.monotonic()
+        self._connected.set()
         if self._keep is not None:
             self._send(self._keep)
         if self._sources or self._complete:
@@ -173,6 +188,7 @@ class LogPool(OutlivingProcess):
     def _take(self, message: FromLogs) -> None:
         match message:
             case LogsReport():
+                self._heard = time.monotonic()
                 self._on_report(message)
             case WantLines():
                 self._on_wanted(message)
@@ -191,6 +207,7 @@ class LogPool(OutlivingProcess):
 
     def _disconnect(self) -> None:
         super()._disconnect()
+        self._connected.clear()
         for asked in self._asked.values():
             asked.set_exception(LogsAway("the log process ended"))
         streams, self._streams = self._streams, {}

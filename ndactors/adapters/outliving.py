@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,14 @@ class OutlivingProcess:
         self._closed = False
         self.pid: int | None = None
 
-    def start(self) -> None:
-        """Adopt the one that runs, or start one. ``NextDeployError`` with its own words if neither works."""
+    def start(self, *, wait: bool = True) -> None:
+        """Adopt the one that runs, or start one. ``NextDeployError`` with its own words if neither works; without ``wait``
+        it is done beside, and tried again until it works."""
+        self.close()
         self._closed = False
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._adopt_or_start()
+        if wait:
+            self._adopt_or_start()
         self._listening = gevent.spawn(self._listen)
 
     def close(self) -> None:
@@ -97,7 +100,6 @@ class OutlivingProcess:
             sock = connect_unix(self._folder / f"{self._role}.sock")
         except OSError:
             return None
-        self._sock = sock
         self._reader = FrameReader(self._types)
         self._out = SendBuffer()
         try:
@@ -106,25 +108,34 @@ class OutlivingProcess:
             while True:
                 data = sock.recv(1 << 16)
                 if not data:
-                    self._disconnect()
+                    sock.close()
                     return None
-                for message in self._reader.feed(data):
-                    if isinstance(message, Hello):
-                        sock.settimeout(None)
-                        return message
-                    if isinstance(message, Refused):
-                        self._disconnect()
-                        raise Conflict(f"the {self._role} process refuses this daemon: {message.reason}")
+                hello, *more = self._reader.feed(data) or [None]
+                if isinstance(hello, Hello):
+                    sock.settimeout(None)
+                    self._sock = sock
+                    self._take_all(more)
+                    return hello
+                if isinstance(hello, Refused):
+                    sock.close()
+                    raise Conflict(f"the {self._role} process refuses this daemon: {hello.reason}")
         except (OSError, LinkError):
-            self._disconnect()
+            sock.close()
             return None
 
-    def _spawn(self, arguments: Sequence[str] = (), sockets: Sequence[int] = ()) -> Hello:
+    def _spawn(
+        self,
+        arguments: Sequence[str] = (),
+        sockets: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Hello:
         program = (sys.executable, "-m", "ndactors", f"--role={self._role}", f"--state-dir={self._state_dir}")
         log_path = self._folder / f"{self._role}.log"
         with open_log(log_path) as output:
             begins = output.tell()
-            process = start_outliving([*program, *arguments], output, child_environment(), sockets)
+            process = start_outliving(
+                [*program, *arguments], output, {**child_environment(), **(environment or {})}, sockets
+            )
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             hello = self._connect()
@@ -142,20 +153,19 @@ class OutlivingProcess:
     def _listen(self) -> None:
         backoff = Backoff(first=0.05, longest=5.0, reset_after=30.0)
         while not self._closed:
-            began = time.monotonic()
-            self._hear()
-            if self._closed:
-                return
-            self._changed(f"the link to the {self._role} process ended")
-            if time.monotonic() - began < SOON_SECONDS:
-                gevent.sleep(backoff.next(time.monotonic()))
-            while not self._closed:
-                try:
-                    self._adopt_or_start()
-                    break
-                except NextDeployError as error:
-                    self._log.error("%s", error)
+            if self._sock is not None:
+                began = time.monotonic()
+                self._hear()
+                if self._closed:
+                    return
+                self._changed(f"the link to the {self._role} process ended")
+                if time.monotonic() - began < SOON_SECONDS:
                     gevent.sleep(backoff.next(time.monotonic()))
+            try:
+                self._adopt_or_start()
+            except (NextDeployError, OSError) as error:
+                self._log.error("it cannot be started: %s", error)
+                gevent.sleep(backoff.next(time.monotonic()))
 
     def _hear(self) -> None:
         """Until the connection ends."""
@@ -170,7 +180,8 @@ class OutlivingProcess:
                 self._take_all(self._reader.feed(data))
         except (OSError, LinkError) as error:
             self._log.warning("the link: %s", error)
-        self._disconnect()
+        if self._sock is sock:
+            self._disconnect()
 
     def _take_all(self, messages: list[Any]) -> None:
         for message in messages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from .. import __version__
@@ -24,7 +24,7 @@ class Figures:
         self._dropped: Counter[str] = Counter()
         self._gaps = self._gap_bytes = self._lines = 0
         self._oldest = 0
-        self.notes: list[str] = []
+        self.notes: deque[str] = deque(maxlen=MAX_NOTES)
 
     def begin(self, segments: Segments) -> None:
         self._oldest = segments.oldest()
@@ -73,5 +73,5 @@ class Figures:
             oldest=format_ns(self._oldest) if self._oldest else "",
             subscribers=subscribers,
             cpu_seconds=used.ru_utime + used.ru_stime,
-            notes=tuple(self.notes[-MAX_NOTES:]),
+            notes=tuple(self.notes),
         )

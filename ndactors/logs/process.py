@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
@@ -54,6 +55,13 @@ RETRY_SECONDS = 1.0
 """Between two tries to store something on a full disk."""
 EXPIRE_SECONDS = 60.0
 ASK_SECONDS = 1.0
+"""Between two questions about a container that writes."""
+ASK_AT_LEAST_SECONDS = 15.0
+"""The same for one that does not."""
+UNSENT_BYTES = 8 * 1024 * 1024
+"""To the daemon; beyond that, live records wait in their ring."""
+LIVE_PROGRAM = 300
+"""Instructions of a live filter's regular expression: it is searched with where records are stored."""
 WAITING_BYTES = 32 * 1024 * 1024
 """Of records that are read and make no block yet, all containers together."""
 HELD_BYTES = 512 * 1024 * 1024
@@ -80,6 +88,14 @@ FromDaemon = (
 )
 
 
+@dataclass
+class Asked:
+    """When the engine is asked again about a container, and how long after that."""
+
+    due: float = 0.0
+    pause: float = ASK_SECONDS
+
+
 class LogProcess:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir / "logs"
@@ -97,7 +113,7 @@ class LogProcess:
         self._full = ""
         """Why the store takes nothing; empty: it does."""
         self._retry_at = self._reported = self._expired = 0.0
-        self._asked: dict[str, float] = {}
+        self._asked: dict[str, Asked] = {}
         self._over = False
         self._bell, self._ring = socket.socketpair()
 
@@ -163,6 +179,8 @@ class LogProcess:
         if self._full:
             return
         for intake in list(self._intakes.values()):
+            if intake.due > now and not intake.woken:
+                continue
             for _ in range(STEPS):
                 if (intake.due > now and not intake.woken) or self._waiting_bytes() > WAITING_BYTES:
                     break
@@ -189,7 +207,7 @@ class LogProcess:
     def _store(self, now: float) -> None:
         if not self._full or now >= self._retry_at:
             self._put_what_is_ready(now)
-        if self._full:
+        if self._full or now - self._reported >= REPORT_SECONDS:
             self._let_go(now)
 
     def _put_what_is_ready(self, now: float) -> None:
@@ -262,9 +280,11 @@ class LogProcess:
             if (known.source.path == "") == (source.path == "") or not source.path:
                 return
             # from now on its files can be read; where it was is found again by time
-            self._put(known, time.monotonic())
+            if not self._put(known, time.monotonic()):
+                return  # what waits would be lost; it is told again
             position = known.position()
             self._forget(known)
+            self._segments.note(source, position)
         else:
             _, position = self._segments.positions.get(source.container, (source, None))
         intake = Intake(source, position, self._publish, lambda: format_ns(time.time_ns()))
@@ -284,6 +304,9 @@ class LogProcess:
             if intake.source.container in listed:
                 continue
             if intake.tail is None or not intake.tail.files:
+                if intake.tail is not None and intake.position().offset:
+                    words = "its file was removed before it was read to the end"
+                    intake.lost(Gap(bytes=0, at_least=True, reason=words), time.monotonic())
                 if intake.waits and not self._put(intake, time.monotonic()):
                     continue
                 self._forget(intake)
@@ -314,14 +337,18 @@ class LogProcess:
     def _tell(self, now: float) -> None:
         if self._daemon is None:
             return
-        for chunk in self._live.chunks():
+        for chunk in self._live.chunks() if self._daemon.out.size < UNSENT_BYTES else ():
             self._peers.send(self._daemon, chunk)
+            if self._daemon is None or self._daemon.out.size >= UNSENT_BYTES:
+                break  # a daemon that takes nothing; the rest waits in the ring
         for id, words in self._live.take_failed():
             self._fault(words)
             self._peers.send(self._daemon, SubscriptionRefused(id=id, reason="this filter failed"))
         for container, intake in self._intakes.items():
-            if intake.tail is None and now >= self._asked.get(container, 0.0):
-                self._asked[container] = now + ASK_SECONDS
+            asked = self._asked.setdefault(container, Asked())
+            room = not self._full and self._waiting_bytes() < WAITING_BYTES
+            if intake.tail is None and now >= asked.due and room and self._daemon is not None:
+                asked.due, asked.pause = now + asked.pause, min(asked.pause * 2, ASK_AT_LEAST_SECONDS)
                 self._peers.send(self._daemon, WantLines(container=container, since=intake.position().last))
         if now - self._reported >= REPORT_SECONDS:
             report = self._figures.report(self._segments, self._intakes.values(), len(self._live.subscriptions))
@@ -366,10 +393,13 @@ class LogProcess:
             case FlushLogs():
                 self._flush(message.containers, now)
                 self._peers.send(peer, LogsFlushed(id=message.id))
-            case AskedLines():
+            case AskedLines() if not self._full:
                 intake = self._intakes.get(message.container)
                 if intake is not None and intake.tail is None:
+                    before = intake.position().last
                     intake.asked(message.rows, now)
+                    if intake.position().last != before:
+                        self._asked[message.container] = Asked(now + ASK_SECONDS)
             case QueryLogs():
                 self._query(message.id, message.query, lambda found: self._answer(peer, found), now)
             case SubscribeLogs():
@@ -418,7 +448,7 @@ class LogProcess:
 
     def _subscribe(self, peer: Peer, message: SubscribeLogs, now: float) -> None:
         try:
-            matcher = Matcher(message.filter, compile_re2)
+            matcher = Matcher(message.filter, lambda pattern: compile_re2(pattern, LIVE_PROGRAM))
         except Invalid as error:
             self._peers.send(peer, SubscriptionRefused(id=message.id, reason=str(error)))
             return
@@ -426,8 +456,21 @@ class LogProcess:
         subscription = self._live.subscribe(message.id, matcher, batch=message.batch, window=message.window)
         if message.tail > 0:
             subscription.paused = True
-            query = GetLogs(filter=message.filter, limit=min(message.tail, MAX_LIMIT))
-            self._query(message.id, query, lambda found: _with_past(subscription, found), now)
+            self._find_past(subscription, message, None, now)
+
+    def _find_past(self, subscription: Subscription, message: SubscribeLogs, cursor: str | None, now: float) -> None:
+        """Page by page, the newest first; then it goes on with what came meanwhile."""
+        left = min(message.tail, MAX_LIMIT) - len(subscription.past)
+
+        def found(answer: LogsFound) -> None:
+            subscription.past.extendleft(reversed(answer.page.items))
+            more = answer.page.next
+            if more and len(subscription.past) < min(message.tail, MAX_LIMIT):
+                self._find_past(subscription, message, more, time.monotonic())
+            else:
+                subscription.paused = False
+
+        self._query(message.id, GetLogs(filter=message.filter, limit=left, cursor=cursor), found, now)
 
     # -- small things ------------------------------------------------------------------------------
 
@@ -438,11 +481,6 @@ class LogProcess:
     def _found_damage(self, kind: str, words: str) -> None:
         note(f"{kind}: {words}")
         self._figures.notes.append(words)
-
-
-def _with_past(subscription: Subscription, found: LogsFound) -> None:
-    subscription.past.extend(found.page.items)
-    subscription.paused = False
 
 
 def _scarce(folder: Path) -> bool:

@@ -64,8 +64,9 @@ def cursor_of(text: str, oldest_first: bool) -> Key:
     return cursor.key
 
 
-def compile_re2(pattern: str) -> Search:
-    """A search in linear time; lines are what ``^`` and ``$`` stand for. ``Invalid``."""
+def compile_re2(pattern: str, most: int = MAX_PROGRAM) -> Search:
+    """A search in linear time; lines are what ``^`` and ``$`` stand for. ``Invalid``, also for a program of more than
+    ``most`` instructions, by which a byte may cost so much more."""
     import re2
 
     options = re2.Options()
@@ -81,7 +82,7 @@ def compile_re2(pattern: str) -> Search:
         raise Invalid(
             f"q is no regular expression (RE2): {words.decode() if isinstance(words, bytes) else words}"
         ) from error
-    if found.programsize > MAX_PROGRAM:
+    if found.programsize > most:
         raise Invalid("q is too large a regular expression: it repeats too much, or too many kinds of letters.")
 
     def search(text: bytes, start: int, end: int) -> Any:

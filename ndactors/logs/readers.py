@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +48,9 @@ class Readers:
         if self._asked is not None or not self._waiting:
             return
         if self._peer is None and not self._start():
-            _, found = self._waiting.popleft()
-            found(LogsFound(id=0, failed="no process to search the logs could be started"))
+            waiting, self._waiting = self._waiting, deque()
+            for query, found in waiting:
+                found(LogsFound(id=query.id, failed="no process to search the logs could be started"))
             return
         assert self._peer is not None
         self._asked = self._waiting.popleft()
@@ -74,6 +76,7 @@ class Readers:
     def _heard(self, peer: Peer, message: object) -> None:
         if isinstance(message, LogsFound) and self._asked is not None and message.id == self._asked[0].id:
             (_, found), self._asked = self._asked, None
+            self._since = time.monotonic()
             found(message)
             self._next(self._since)
 
@@ -86,7 +89,7 @@ class Readers:
         if self._asked is not None:
             (query, found), self._asked = self._asked, None
             found(LogsFound(id=query.id, failed="the process that searched the logs ended, or took too long"))
-        self._next(self._since)
+        self._next(time.monotonic())
 
     def look(self, now: float) -> None:
         """Give up what takes too long; end a reader that nobody needs."""

@@ -6,12 +6,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .intake import Intake
 
+PAUSE_SECONDS = 0.1
 NICE = -10
 """Of the thread that opens files (nice(2))."""
 
@@ -25,6 +28,7 @@ class Watch:
         self._watches: dict[Path, int] = {}
         self._armed: dict[int, Intake] = {}
         self._wake = wake
+        self._complained = False
         self._intakes: dict[Path, Intake] = {}
         self._inotify = self._open()
 
@@ -44,7 +48,7 @@ class Watch:
         path = intake.tail.path
         self._intakes[path] = intake
         if path.parent in self._watches or self._begin(path.parent):
-            intake.tail.look()
+            self._look(intake)
             intake.tail.watched()
 
     def _begin(self, folder: Path) -> bool:
@@ -53,11 +57,15 @@ class Watch:
         from inotify_simple import flags
 
         try:
-            number = self._inotify.add_watch(os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.ONLYDIR)
+            number = self._inotify.add_watch(
+                os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.ONLYDIR
+            )
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._note(f"{folder} cannot be watched: {error}")
+            if not self._complained:
+                self._complained = True
+                self._note(f"{folder} cannot be watched, nor maybe others: {error}")
             return False
         self._watches[folder], self._by_watch[number] = number, folder
         return True
@@ -104,7 +112,14 @@ class Watch:
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while True:
-            self._open_new()
+            try:
+                self._open_new()
+            except Exception:  # noqa: BLE001 - the guard: without this thread rotations would be missed unseen
+                self._note(f"news of log files failed: {traceback.format_exc()}")
+                for each in list(self._intakes.values()):
+                    if each.tail is not None:
+                        each.tail.uncounted()
+                time.sleep(PAUSE_SECONDS)
 
     def _open_new(self) -> None:
         from inotify_simple import flags
