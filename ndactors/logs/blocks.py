@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import msgspec
 from backports import zstd
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..core.logrecords import Columns, Gap, LogSource, Position, parse_ns
 
@@ -58,6 +59,10 @@ _columns = msgspec.msgpack.Decoder(Columns)
 _positions = msgspec.msgpack.Decoder(dict[str, tuple[LogSource, Position]])
 
 
+MOST_SOURCES = 10_000
+_sources: dict[LogSource, LogSource] = {}
+
+
 class Damaged(Exception):
     """These bytes are no block."""
 
@@ -92,7 +97,7 @@ def _block(header: Header, payload: bytes) -> bytes:
 def decode(data: bytes | memoryview, place: Place) -> Columns:
     """Of the payload's bytes. ``Damaged``."""
     try:
-        columns = _columns.decode(_expanded(data))
+        columns = _columns.decode(expanded(data))
     except (zstd.ZstdError, msgspec.DecodeError, MemoryError) as error:
         raise Damaged(str(error)) from error
     if len(columns) != place.header.records or len(columns.times) != 30 * len(columns):
@@ -111,12 +116,12 @@ def load(file: int, place: Place) -> Columns:
 
 def decode_checkpoint(data: bytes | memoryview) -> dict[str, tuple[LogSource, Position]]:
     try:
-        return _positions.decode(_expanded(data))
+        return _positions.decode(expanded(data))
     except (zstd.ZstdError, msgspec.DecodeError) as error:
         raise Damaged(str(error)) from error
 
 
-def _expanded(data: bytes | memoryview) -> bytes:
+def expanded(data: bytes | memoryview) -> bytes:
     """Told how long it will be, zstd is eight times as fast, and needs no more room than that."""
     size = zstd.get_frame_info(data).decompressed_size
     if size is None or size > MAX_PAYLOAD:
@@ -151,7 +156,18 @@ def _at(data: memoryview, at: int) -> Place | None:
         header = _header.decode(data[at + HEAD_BYTES : at + HEAD_BYTES + top])
     except (msgspec.DecodeError, ValueError):
         return None
-    return Place(at, top, body, header)
+    return Place(at, top, body, with_known_source(header))
+
+
+def with_known_source(header: Header) -> Header:
+    """Thousands of blocks are of the same few containers: their sources are kept once."""
+    source = header.source
+    if source is None:
+        return header
+    if len(_sources) > MOST_SOURCES:
+        _sources.clear()
+    known = _sources.setdefault(source, source)
+    return header if known is source else replace(header, source=known)
 
 
 def _search(data: memoryview, at: int) -> int:

@@ -30,7 +30,8 @@ PAGE_SECONDS = 3.0
 MAX_LIMIT = 10_000
 PAGE_CHARACTERS = 3 * 1024 * 1024
 """Of messages: a page with more is cut there, so that it fits into a frame whatever it has."""
-KEPT_INDEXES = 256
+KEPT_PLACES = 400_000
+"""Of blocks; some 0.25 KB each."""
 MAX_PROGRAM = 2500
 """Steps of a regular expression that is compiled: with so many, the worst takes a second for a block. ``.{0,200}`` has 1800."""
 _FIRST, _LAST = -1, (1 << 63) - 1
@@ -115,6 +116,10 @@ class Store:
         self._indexes: OrderedDict[int, _Known] = OrderedDict()
         self.damaged = 0
 
+    def forget(self) -> None:
+        """Let go of all that is remembered."""
+        self._indexes.clear()
+
     def numbers(self) -> list[int]:
         return segments.segment_numbers(self._folder)
 
@@ -129,7 +134,7 @@ class Store:
         if known is None or known.size < size:
             known = self._scanned(number, size, known or _Known(0, []))
         self._indexes[number] = known
-        while len(self._indexes) > KEPT_INDEXES:
+        while len(self._indexes) > 1 and sum(len(each.places) for each in self._indexes.values()) > KEPT_PLACES:
             self._indexes.popitem(last=False)
         self.damaged += known.damaged + known.torn
         return [place for place in known.places if not place.header.checkpoint and place.end <= size]

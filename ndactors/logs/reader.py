@@ -28,6 +28,7 @@ def answer(store: Store, asked: QueryLogs) -> LogsFound:
     except Invalid as error:
         return LogsFound(id=asked.id, refused=str(error))
     except (OSError, MemoryError, RecursionError) as error:
+        store.forget()  # the next one has more room
         return LogsFound(id=asked.id, failed=f"the log store could not be searched: {type(error).__name__}: {error}")
 
 

@@ -97,8 +97,9 @@ def read_index(folder: Path, number: int) -> list[Place] | None:
         body = data[_INDEX.size + _CRC.size :]
         if zlib.crc32(body) != _INDEX.unpack_from(data)[4]:
             return None
-        return _places.decode(zstd.decompress(body))
-    except (OSError, zstd.ZstdError, msgspec.DecodeError):
+        places = _places.decode(blocks.expanded(body))
+        return [replace(place, header=blocks.with_known_source(place.header)) for place in places]
+    except (OSError, zstd.ZstdError, msgspec.DecodeError, Damaged):
         return None
 
 
