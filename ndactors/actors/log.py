@@ -140,6 +140,7 @@ class LogActor(Actor):
         every = {container: row[2] for container, row in self._announced.items()}
         for each in self._seen.values():
             every.update(each)
+        self._engine_of = {container: engine for container, engine in self._engine_of.items() if container in every}
         sources = tuple(sorted(every.values(), key=lambda found: found.container))
         if sources != self._told or message.complete:
             self._told = sources
@@ -196,7 +197,7 @@ class LogActor(Actor):
             kind, words = ("logs.store_failed", report.notes[-1]) if report.full else ("logs.resumed", "stored again")
             self._events.tell(RecordEvent(kind=kind, reason=words))
         for words in report.notes:
-            if words not in self._notes and not report.full:
+            if words not in self._notes and not (report.full and words == report.notes[-1]):
                 self._events.tell(RecordEvent(kind="logs.trouble", reason=words))
         self._notes = report.notes
 

@@ -152,6 +152,7 @@ class Watch:
         for path in changed:
             if (rotated := self._intakes.get(path)) is not None:
                 self._look(rotated)
+                rotated.armed = False  # that was for the file before
                 self._woken(rotated)
 
     def _woken(self, intake: Intake) -> None:

@@ -375,7 +375,7 @@ def test_few_blocks_are_opened_for_a_few_records(shelf, monkeypatch):
 
 
 def test_old_indexes_are_let_go_of(shelf, monkeypatch):
-    monkeypatch.setattr(queries, "KEPT_PLACES", 4)
+    monkeypatch.setattr(queries, "KEPT_PLACES", 5)
     for number in range(6):
         shelf.add(SOURCES[0], rows(number))
         shelf.roll()
