@@ -21,7 +21,7 @@ BLOCK_SECONDS = 5.0
 """A block is written after so long, however small it is."""
 ACTIVE_SECONDS = 0.02
 IDLE_SECONDS = 0.1
-REST_SECONDS = 1.0
+REST_SECONDS = 0.15
 """After so long without anything new a container rests: it is looked at when its file is written to."""
 ARMED_SECONDS = 2.0
 """And in any case after so long."""

@@ -33,7 +33,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 ROLES = ("edge", "edge-worker", "logs", "log-reader")
 FLOOD = """
 import sys, time
-rows, n, end = [], 0, time.time() + {seconds}
+n, end = 0, time.time() + float(sys.argv[1])
 while time.time() < end:
     sys.stdout.write("".join(["2026-11-25 10:00:00,%03d %s worker.tasks line %09d of the flood, user=%d path=/api/items\\n"
         % (i % 1000, "ERROR" if i % 1000 == 0 else "INFO", i, i % 977) for i in range(n, n + 1000)]))
@@ -126,8 +126,8 @@ def run(seconds: int) -> None:
     engine = docker.APIClient(timeout=120)
     image = images.test_app(engine.base_url.replace("http+docker://localhost", "unix:///var/run/docker.sock"))
     with tempfile.TemporaryDirectory() as name:
-        again = "while [ ! -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go; "
-        flood = f"exec python3 -c {shlex.quote(FLOOD.format(seconds=seconds))}"
+        again = "while [ ! -s /tmp/go ]; do sleep 0.05; done; s=$(cat /tmp/go); rm /tmp/go; "
+        flood = f"exec python3 -c {shlex.quote(FLOOD)} $s"
         loop = f"while true; do {again} ({flood}); done"
         config = {
             "engine": "docker",
@@ -161,7 +161,8 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
     quiet.start()
     time.sleep(max(2, seconds / 3))
     quiet.finish()
-    alone = frozen(daemon, engine, container)
+    short = max(3, seconds // 4)
+    alone = frozen(daemon, engine, container, short)
     basic = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
     url = daemon.admin.replace("http://", "ws://") + "/api/v1/ws"
     subscriber = subprocess.Popen([sys.executable, "-c", SUBSCRIBER, url, basic], stdout=subprocess.PIPE, text=True)
@@ -173,7 +174,7 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
     busy = Watcher(daemon)
     busy.start()
     began = time.monotonic()
-    go(engine, container)
+    go(engine, container, seconds)
     told = json.loads(subscriber.stdout.readline())
     live = time.monotonic() - began
     busy.finish()
@@ -193,17 +194,17 @@ def measure(daemon: Daemon, engine: docker.APIClient, seconds: int) -> None:
     )
     store = daemon.state / "logs" / "store"
     print(f"  stored: {sum(each.stat().st_size for each in store.iterdir()) / (before_it + written):.2f} bytes a line")
-    beside_docker_logs(daemon, engine, container, seconds)
+    beside_docker_logs(daemon, engine, container, short)
     queries(daemon, container)
 
 
-def frozen(daemon: Daemon, engine: docker.APIClient, container: str) -> float:
+def frozen(daemon: Daemon, engine: docker.APIClient, container: str, seconds: int) -> float:
     """What a flood alone does to another app's visitors: the log process stands still meanwhile."""
     (log_process,) = daemon.pids("logs")
     os.kill(log_process, signal.SIGSTOP)
     watcher = Watcher(daemon)
     watcher.start()
-    go(engine, container)
+    go(engine, container, seconds)
     until(lambda: flooding(engine, container), 30, "the flood")
     until(lambda: not flooding(engine, container), 120, "its end")
     watcher.finish()
@@ -216,8 +217,9 @@ def flooding(engine: docker.APIClient, container: str) -> bool:
     return any(row[-1] == "python3" for row in engine.top(container, ps_args="-eo pid,comm")["Processes"])
 
 
-def go(engine: docker.APIClient, container: str) -> None:
-    engine.exec_start(engine.exec_create(container, ["sh", "-c", ": > /tmp/go"])["Id"])
+def go(engine: docker.APIClient, container: str, seconds: float) -> None:
+    script = f"echo {seconds} > /tmp/go"
+    engine.exec_start(engine.exec_create(container, ["sh", "-c", script])["Id"])
 
 
 def ends(daemon: Daemon, count: int) -> list[int]:
@@ -235,7 +237,7 @@ def beside_docker_logs(daemon: Daemon, engine: docker.APIClient, container: str,
         counter = subprocess.Popen(["wc", "-l"], stdin=reader.stdout, stdout=subprocess.PIPE, text=True)
         time.sleep(1)
         began = time.monotonic()
-        go(engine, container)
+        go(engine, container, seconds)
         written = ends(daemon, 3)[2]
         ours = time.monotonic() - began
         reader.kill()
