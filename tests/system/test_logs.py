@@ -128,9 +128,7 @@ def test_killed_in_mid_flood(flooding, engine, victim):
 
 
 def test_removed_at_once_after_the_last_line(flooding, engine):
-    daemon = flooding(
-        "[ -e /tmp/done ] && sleep 600; " + GO + f"{flood(LINES // 3)}; : > /tmp/done; kill -9 1", logs=SMALL
-    )
+    daemon = flooding("[ -e /tmp/done ] && sleep 600; " + GO + f"seq 1 {LINES // 3}; : > /tmp/done; kill -9 1")
     (container,) = go(engine, daemon)
     engine.wait(container, timeout=60)
     try:
