@@ -614,17 +614,18 @@ def say(daemon, words: str) -> None:
         assert sock.recv(1) == b""
 
 
+# the daemon is shared: other tests print, too, so what is looked for must be nobody else's
 def test_with_a_whole_daemon(follow, process, at_real):
-    say(at_real, "ERROR: first")
-    client = follow("shop", "--grep", "first", "-n", "1")
-    assert client.stdout.readline() == b"shop/web.1 | ERROR: first\n"
+    say(at_real, "ERROR: the-very-first")
+    client = follow("shop", "--grep", "the-very-first", "-n", "1")
+    assert client.stdout.readline() == b"shop/web.1 | ERROR: the-very-first\n"
     say(at_real, "nothing")
-    say(at_real, "not the first")
-    assert client.stdout.readline() == b"shop/web.1 | not the first\n"
+    say(at_real, "not the-very-first")
+    assert client.stdout.readline() == b"shop/web.1 | not the-very-first\n"
     stored = process("logs", "shop", "--level", "error", "--json")
-    assert json.loads(stored.out.splitlines()[-1])["message"] == "ERROR: first"
+    assert json.loads(stored.out.splitlines()[-1])["message"] == "ERROR: the-very-first"
     (container,) = at_real.containers()
-    assert process("logs", "--container", container, "-n", "1").out == "shop/web.1 | not the first\n"
+    assert process("logs", "--container", container, "-n", "1").out == "shop/web.1 | not the-very-first\n"
     refused = process("logs", "-f", "--grep", "/(/")
     assert refused.code == 2 and "regular expression" in refused.err
 
