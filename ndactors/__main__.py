@@ -9,6 +9,7 @@ ROLES = {
     "edge": "ndactors.edge.master",
     "edge-worker": "ndactors.edge.worker",
     "logs": "ndactors.logs.process",
+    "log-opener": "ndactors.logs.opener",
     "log-reader": "ndactors.logs.reader",
     "log-outlets": "ndactors.logs.outlets",
 }

@@ -85,7 +85,7 @@ class Intake:
         self.due = 0.0
         """When to look again."""
         self.woken = False
-        """Somebody saw that there is something new; any thread may."""
+        """Somebody saw that there is something new."""
         self.armed = False
         """It will be told of the next thing that is written."""
         self._busy_at = 0.0

@@ -70,7 +70,6 @@ HELD_WHEN_FULL = 64 * 1024 * 1024
 """The same while the log files' own disk is nearly full."""
 SCARCE = 0.05
 FLUSH_SECONDS = 2.0
-SWITCH_SECONDS = 0.0005
 STEPS = 4
 """So many reads of one container before the others have their turn."""
 
@@ -105,7 +104,7 @@ class LogProcess:
         self._live = Live()
         self._readers = Readers(state_dir, self._peers, note)
         self._outlets = OutletProcess(state_dir, note)
-        self._watch = Watch(note, self._wake)
+        self._watch = Watch(state_dir, self._peers, note)
         self._intakes: dict[str, Intake] = {}
         self._daemon: Peer | None = None
         self._epoch = 0
@@ -127,8 +126,6 @@ class LogProcess:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides
         self._peers.watch(self._bell, self._signalled)
         self._watch.start()
-        # a thread that waits to open a file must not wait for another one's long turn
-        sys.setswitchinterval(SWITCH_SECONDS)
         self._segments.open()
         self._figures.begin(self._segments)
         for source, _ in list(self._segments.positions.values()):
@@ -152,11 +149,6 @@ class LogProcess:
     def _told_to_stop(self, *_: object) -> None:
         self._over = True
 
-    def _wake(self) -> None:
-        """By any thread: there is something to do."""
-        with contextlib.suppress(BlockingIOError):
-            self._ring.send(b"w")
-
     def _signalled(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._bell.recv(4096)
@@ -168,6 +160,7 @@ class LogProcess:
                 break
         with contextlib.suppress(OSError):
             self._segments.checkpoint()
+        self._watch.stop()
         self._readers.stop()
         self._outlets.stop()
         self._segments.close()
@@ -185,9 +178,8 @@ class LogProcess:
                 if (intake.due > now and not intake.woken) or self._waiting_bytes() > WAITING_BYTES:
                     break
                 self._step(intake, now)
-            if not intake.armed and intake.rests(now) and self._watch.arm(intake):
-                # what was written before that is seen by looking once more
-                intake.armed, intake.due = True, now
+            if not intake.armed and intake.rests(now):
+                intake.armed = self._watch.arm(intake)
             if self._watch.missing(intake):
                 self._watch.add(intake)
 
@@ -314,6 +306,7 @@ class LogProcess:
     def _flush(self, containers: tuple[str, ...], now: float) -> None:
         """Read and store what they have written so far."""
         deadline = now + FLUSH_SECONDS
+        self._watch.settle(FLUSH_SECONDS / 2)
         for container in containers:
             intake = self._intakes.get(container)
             if intake is None or intake.tail is None:
@@ -359,6 +352,7 @@ class LogProcess:
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now
             self._readers.look(now)
+            self._watch.look_after(now)
             self._outlets.look(now)
         if self._keep is not None and now - self._expired >= EXPIRE_SECONDS:
             self._expired = now

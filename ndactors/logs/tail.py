@@ -17,6 +17,7 @@ HEAD_BYTES = 4096
 MAX_FILES = 1000
 COUNT_BYTES = 1 << 20
 ROUNDS = 8
+MOST_DONE = 64
 EMPTIED = "its file was emptied; what was not read by then is not known"
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -102,10 +103,65 @@ class Tail:
         self._watched = False
         self._created = self._opened = 0
         self._uncounted = False
+        self.handed_over = False
+        """Somebody opens the files for us."""
+        self._removed = False
+        self._coming: list[Generation] | None = None
+        """Handed over, until all that there are have come."""
+        self._follows = False
+        """What is handed over next comes after a file that we know."""
+        self._done: deque[tuple[tuple[int, int], bytes]] = deque(maxlen=MOST_DONE)
+        """Files that were read to their end not long ago, by their heads too: inodes are used again."""
         self._doubtful: Generation | None = None
         """Files may have gone unseen before this one came."""
 
     # -- which files there are ---------------------------------------------------------------------
+
+    def expect(self) -> None:
+        """From now on files are handed over, those that there are first; nobody else may open them."""
+        if not self.handed_over:
+            self.handed_over, self._coming, self._follows, self._removed = True, [], False, False
+
+    def removed(self) -> None:
+        """There is no file under ``path`` any more, and none on its way to us."""
+        self._removed = True
+
+    def lost(self, files: int) -> None:
+        """So many files came and went, about now, that nobody could open."""
+        if files and self._files:
+            self.gaps.append(self._missed(files, self._files[-1]))
+
+    def hand_over(self, file: int, lost: int) -> None:
+        """The next file, opened by somebody who sees each one; it is ours now. ``lost`` files before it could not be had."""
+        each = Generation(file)
+        self._removed = False
+        with self._lock:
+            known = any(each.key == other.key for other in (*self._files, *(self._coming or ())))
+            if self._closed or known or (each.key, each.head()) in self._done:
+                self._follows = True
+                each.close()
+                return
+            if self._coming is not None:
+                self._coming.append(each)
+                return
+            if lost and not self._files:
+                self.gaps.append(self._missed(lost, each))
+            elif lost or not self._follows:
+                each.missed = lost
+            self._follows = True
+            self._files.append(each)
+
+    def all_handed_over(self) -> None:
+        """All files that there are now."""
+        with self._lock:
+            new, self._coming = list(reversed(self._coming or ())), None
+            if new and not self._files and self._before is not None:
+                new = self._resumed(new, self._before)
+            elif new and self._files and not self._follows:
+                new[-1].missed = 0
+            self._follows = True
+            self._before = None if new else self._before
+            self._files.extend(reversed(new))
 
     def watched(self) -> None:
         """From now on somebody tells of every new file under ``path`` (``created``), and looks after that."""
@@ -124,6 +180,8 @@ class Tail:
         with self._lock:
             if self._closed:
                 return False
+            if self.handed_over:
+                return bool(self._files)  # looking would overtake those that are on their way
             new, known = self._unknown()
             self._count(new, known)
             if new and not self._files and self._before is not None:
@@ -264,6 +322,7 @@ class Tail:
         with self._lock:
             file = self._files.popleft()
             missed, self._files[0].missed = self._files[0].missed, None
+            self._done.append((file.key, file.head()))
         if missed is not None:
             self.gaps.append(self._missed(missed, file))
         file.close()
@@ -309,14 +368,17 @@ class Tail:
         """Its files are deleted, all of them."""
         if not self._files or not self._files[-1].deleted():
             return False
+        if self.handed_over and not self._removed:
+            return False  # there may be others on their way to us
         # in the midst of a rotation there may be none under the plain name, but then there is a rotated one
         return not self.path.exists() and not self._rotated(1).exists()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            _close(self._files)
+            _close([*self._files, *(self._coming or ())])
             self._files.clear()
+            self._coming = None
 
 
 def _close(files: Iterable[Generation]) -> None:

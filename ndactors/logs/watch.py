@@ -1,173 +1,180 @@
-"""Hears of new log files at once (inotify(7)), so that each is open before a rotation deletes it. Without inotify files are
-found by looking, and then a container that writes very fast may be faster."""
+"""The opener as the log process knows it: told which files matter, and heard. Without it files are found by looking, and
+then a container that writes very fast may be faster."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
+import select
+import socket
+import subprocess
+import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from .intake import Intake
+from ..runtime.peers import Peers
+from ..runtime.restarts import Backoff
+from . import opener
+from .intake import IDLE_SECONDS, Intake
 
-PAUSE_SECONDS = 0.1
-NICE = -10
-"""Of the thread that opens files (nice(2))."""
+MOST_FILES = 8
 
 
 class Watch:
-    """``note`` hears why it cannot be had; ``wake`` is called, by any thread, when an intake was woken."""
+    """``note`` hears what goes wrong."""
 
-    def __init__(self, note: Callable[[str], None], wake: Callable[[], None]) -> None:
+    def __init__(self, state_dir: Path, peers: Peers, note: Callable[[str], None]) -> None:
+        self._state_dir = state_dir
+        self._peers = peers
         self._note = note
-        self._by_watch: dict[int, Path] = {}
-        self._watches: dict[Path, int] = {}
-        self._armed: dict[int, Intake] = {}
-        self._wake = wake
-        self._complained = False
         self._intakes: dict[Path, Intake] = {}
-        self._inotify = self._open()
+        self._watched: set[Path] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sock: socket.socket | None = None
+        self._backoff = Backoff(first=0.05, longest=10.0, reset_after=30.0)
+        self._start_at = 0.0
+        self._settled = False
 
-    def _open(self) -> Any:
+    def start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "ndactors", "--role=log-opener", f"--state-dir={self._state_dir}"]
         try:
-            from inotify_simple import INotify
+            self._process = subprocess.Popen(
+                command, stdin=theirs.fileno(), start_new_session=True, env=dict(os.environ)
+            )
+        except OSError as error:
+            self._note(f"the process that opens log files could not be started: {error}")
+            ours.close()
+            self._start_at = time.monotonic() + self._backoff.next(time.monotonic())
+            return
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._sock = ours
+        self._peers.watch(ours, self._hear)
+        for intake in list(self._intakes.values()):
+            self.add(intake)
 
-            return INotify()
-        except (ImportError, OSError) as error:
-            self._note(f"new log files are not told of: {error}")
-            return None
+    def look_after(self, now: float) -> None:
+        """Start it again, if it ended."""
+        if self._sock is None and now >= self._start_at:
+            self.start()
+
+    def stop(self) -> None:
+        self._lose()
+
+    # -- telling -----------------------------------------------------------------------------------
 
     def add(self, intake: Intake) -> None:
-        """Its folder is watched from now on, if it is there."""
-        if intake.tail is None:
-            return
-        path = intake.tail.path
-        self._intakes[path] = intake
-        if path.parent in self._watches or self._begin(path.parent):
-            self._look(intake)
-            intake.tail.watched()
+        """Its files are opened for it from now on, if its folder is there."""
+        if intake.tail is not None:
+            self._intakes[intake.tail.path] = intake
+            if self._tell(opener.FOLLOW, intake.tail.path):
+                intake.tail.expect()
 
-    def _begin(self, folder: Path) -> bool:
-        if self._inotify is None:
-            return False
-        from inotify_simple import flags
+    def remove(self, intake: Intake) -> None:
+        if intake.tail is not None:
+            self._intakes.pop(intake.tail.path, None)
+            self._watched.discard(intake.tail.path)
+            self._tell(opener.FORGET, intake.tail.path)
 
-        try:
-            number = self._inotify.add_watch(
-                os.fspath(folder), flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.ONLYDIR
-            )
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if not self._complained:
-                self._complained = True
-                self._note(f"{folder} cannot be watched, nor maybe others: {error}")
-            return False
-        self._watches[folder], self._by_watch[number] = number, folder
-        return True
+    def missing(self, intake: Intake) -> bool:
+        """Whether nobody tells of its new files (yet)."""
+        return self._sock is not None and intake.tail is not None and intake.tail.path not in self._watched
 
     def arm(self, intake: Intake) -> bool:
         """Wake it when its newest file is written to, once. False: that cannot be had."""
-        if self._inotify is None or intake.tail is None:
+        if intake.tail is None or intake.tail.path not in self._watched:
             return False
-        from inotify_simple import flags
+        return self._tell(opener.ARM, intake.tail.path)
 
+    def _tell(self, kind: bytes, path: Path) -> bool:
+        if self._sock is None:
+            return False
         try:
-            number = self._inotify.add_watch(os.fspath(intake.tail.path), flags.MODIFY | flags.ONESHOT)
+            self._sock.send(kind + os.fsencode(path))
+        except BlockingIOError:
+            return False  # so many at once; it is told again
         except OSError:
-            return False  # then it is looked at by the clock
-        self._armed[number] = intake
+            self._lose()
+            return False
         return True
 
-    def missing(self, intake: Intake) -> bool:
-        """Whether its folder is not watched (yet)."""
-        return self._inotify is not None and intake.tail is not None and intake.tail.path.parent not in self._watches
+    def settle(self, seconds: float) -> None:
+        """Have everything that is on its way to us, and every file that there is at this moment."""
+        deadline = time.monotonic() + seconds
+        self._settled = False
+        if not self._tell(opener.SETTLE, Path()):
+            return
+        while self._sock is not None and not self._settled and (left := deadline - time.monotonic()) > 0:
+            select.select([self._sock], [], [], left)
+            self._hear()
 
-    def remove(self, intake: Intake) -> None:
-        if intake.tail is None:
-            return
-        path = intake.tail.path
-        self._intakes.pop(path, None)
-        if self._inotify is None or any(other.parent == path.parent for other in self._intakes):
-            return
-        number = self._watches.pop(path.parent, None)
-        if number is not None and self._by_watch.pop(number, None) is not None:
+    # -- hearing -----------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        while self._sock is not None:
             try:
-                self._inotify.rm_watch(number)
+                data, files, _, _ = socket.recv_fds(self._sock, opener.PACKET_BYTES, MOST_FILES)
+            except BlockingIOError:
+                return
             except OSError:
-                return  # it went with its folder
+                data, files = b"", []
+            if not data:
+                self._lose()
+                return
+            self._heard(data[:1], data[1:], files)
 
-    def start(self) -> None:
-        """From now on every new file is opened at once, in a thread that does nothing else: however busy the others are, a
-        file lives for two rotations, and that may be less than a tenth of a second."""
-        if self._inotify is not None:
-            threading.Thread(target=self._run, name="watch", daemon=True).start()
-
-    def _run(self) -> None:
-        # it does next to nothing, but that at once; without the privilege it goes as it is
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        while True:
-            try:
-                self._open_new()
-            except Exception:  # noqa: BLE001 - the guard: without this thread rotations would be missed unseen
-                self._note(f"news of log files failed: {traceback.format_exc()}")
-                for each in list(self._intakes.values()):
-                    if each.tail is not None:
-                        each.tail.uncounted()
-                time.sleep(PAUSE_SECONDS)
-
-    def _open_new(self) -> None:
-        from inotify_simple import flags
-
-        assert self._inotify is not None
-        changed: set[Path] = set()
-        for event in self._inotify.read():
-            if event.mask & flags.Q_OVERFLOW:
-                changed |= set(self._intakes)
-                for each in list(self._intakes.values()):
-                    if each.tail is not None:
-                        each.tail.uncounted()
-            if (resting := self._armed.pop(event.wd, None)) is not None:
-                resting.armed = False
-                self._woken(resting)
-            folder = self._by_watch.get(event.wd)
-            if folder is None:
-                continue
-            if event.mask & flags.IGNORED:
-                self._by_watch.pop(event.wd, None)
-                self._watches.pop(folder, None)
-                continue
-            path = folder / event.name
-            if path not in self._intakes:
-                continue
-            # a rotation ends with a new file under the plain name; a removal with none
-            changed.add(path)
-            if event.mask & flags.CREATE:
-                self._count(path)
-        for path in changed:
-            if (rotated := self._intakes.get(path)) is not None:
-                self._look(rotated)
-                rotated.armed = False  # that was for the file before
-                self._woken(rotated)
-
-    def _woken(self, intake: Intake) -> None:
-        intake.woken = True
-        self._wake()
-
-    def _look(self, intake: Intake) -> None:
-        try:
-            if intake.tail is not None:
-                intake.tail.look()
-        except OSError as error:
-            # too many open files, say: what is missed is found later, or told as a gap
-            self._note(f"a new log file could not be opened: {error}")
-
-    def _count(self, path: Path) -> None:
+    def _heard(self, kind: bytes, rest: bytes, files: list[int]) -> None:
+        if kind == opener.SETTLED:
+            self._settled = True
+            return
+        lost = b""
+        if kind in (opener.FILE, opener.LOST, opener.REMOVED):
+            lost, _, rest = rest.partition(b":")
+        path = Path(os.fsdecode(rest))
         intake = self._intakes.get(path)
-        if intake is not None and intake.tail is not None:
-            intake.tail.created()
+        if kind == opener.FILE:
+            self._tell(opener.TAKEN, path)
+        if intake is None or intake.tail is None:
+            for file in files:
+                os.close(file)
+        elif kind == opener.WATCHED:
+            self._watched.add(path)
+            intake.tail.all_handed_over()
+            intake.woken = True
+        elif kind == opener.UNWATCHED:
+            self._watched.discard(path)
+            intake.tail.handed_over, intake.rotated = False, True
+        elif kind == opener.ARMED:
+            intake.woken = True  # what was written before that is seen by looking once more
+        elif kind == opener.UNARMED:
+            intake.armed, intake.due = False, time.monotonic() + IDLE_SECONDS
+        else:
+            for file in files:
+                intake.tail.hand_over(file, int(lost))
+            if kind == opener.LOST:
+                intake.tail.lost(int(lost))
+            elif kind == opener.REMOVED:
+                intake.tail.lost(int(lost))
+                intake.tail.removed()
+            intake.armed, intake.woken = False, True
+
+    def _lose(self) -> None:
+        """It ended: whatever came meanwhile is found by looking."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            return
+        self._peers.unwatch(sock)
+        sock.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self._watched.clear()
+        for intake in self._intakes.values():
+            if intake.tail is not None:
+                intake.tail.all_handed_over()
+                intake.tail.handed_over = False
+            intake.rotated, intake.armed, intake.woken = True, False, True
+        self._start_at = time.monotonic() + self._backoff.next(time.monotonic())

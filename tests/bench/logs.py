@@ -30,7 +30,7 @@ from daemon import PASSWORD, Daemon, until
 from process import lines
 
 TICKS = os.sysconf("SC_CLK_TCK")
-ROLES = ("edge", "edge-worker", "logs", "log-reader")
+ROLES = ("edge", "edge-worker", "logs", "log-opener", "log-reader")
 FLOOD = """
 import sys, time
 n, end = 0, time.time() + float(sys.argv[1])

@@ -102,7 +102,7 @@ class Daemon:
         """End everything of it, edge and host processes included, whatever state it is in."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
-        for role in ("edge", "edge-worker", "keeper", "logs", "log-reader", "log-outlets"):
+        for role in ("edge", "edge-worker", "keeper", "logs", "log-opener", "log-reader", "log-outlets"):
             for pid in self.pids(role):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -23,16 +23,6 @@ from process import lines, stored
 LINES = 300_000
 GO = "while [ ! -e /tmp/go ]; do sleep 0.05; done; "
 SMALL = {"rotate": {"size": "1MiB", "files": 2}}
-AT_ONCE = os.environ.get("NEXTDEPLOY_TEST_FULL_SPEED") == "1"
-"""Then floods that rotate come without a pause: a file lives for less than a tenth of a second, and has to be opened by
-then. That takes a machine that has nothing else to do; without it they come in bursts of more than a file each."""
-BURST = 20_000
-
-
-def flood(lines: int) -> str:
-    if AT_ONCE:
-        return f"seq 1 {lines}"
-    return f"n=0; while [ $n -lt {lines} ]; do seq $((n+1)) $((n+{BURST})); n=$((n+{BURST})); sleep 0.1; done"
 
 
 @pytest.fixture
@@ -94,17 +84,17 @@ def stored_last(daemon: Daemon, container: str) -> int:
 
 
 def test_every_number_once_and_in_order_over_rotations(flooding, engine):
-    daemon = flooding(GO + f"{flood(LINES)}; sleep 600", logs=SMALL)
+    daemon = flooding(GO + f"seq 1 {LINES}; sleep 600", logs=SMALL)
     all_there(daemon, go(engine, daemon))
 
 
 def test_five_containers_at_once(flooding, engine):
-    daemon = flooding(GO + f"{flood(LINES // 5)}; sleep 600", replicas=5, logs=SMALL)
+    daemon = flooding(GO + f"seq 1 {LINES // 5}; sleep 600", replicas=5, logs=SMALL)
     all_there(daemon, go(engine, daemon), LINES // 5)
 
 
 def test_from_the_first_line_on(flooding, engine):
-    daemon = flooding(f"{flood(LINES)}; sleep 600", logs=SMALL)
+    daemon = flooding(f"seq 1 {LINES}; sleep 600", logs=SMALL)
     all_there(daemon, [row["id"] for row in daemon.containers().values()])
 
 
@@ -128,7 +118,9 @@ def test_killed_in_mid_flood(flooding, engine, victim):
 
 
 def test_removed_at_once_after_the_last_line(flooding, engine):
-    daemon = flooding("[ -e /tmp/done ] && sleep 600; " + GO + f"seq 1 {LINES // 3}; : > /tmp/done; kill -9 1")
+    daemon = flooding(
+        "[ -e /tmp/done ] && sleep 600; " + GO + f"seq 1 {LINES // 3}; : > /tmp/done; kill -9 1", logs=SMALL
+    )
     (container,) = go(engine, daemon)
     engine.wait(container, timeout=60)
     try:
@@ -189,12 +181,14 @@ def test_frozen_nobody_waits_for_the_logs(flooding, engine, test_image):
 
 def test_beyond_the_rotation_budget_the_gap_is_told(flooding, engine):
     daemon = flooding(GO + f"seq 1 {LINES}; sleep 600", logs=SMALL)
-    (log_process,) = daemon.pids("logs")
-    os.kill(log_process, signal.SIGSTOP)
+    frozen = [*daemon.pids("logs"), *daemon.pids("log-opener")]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
     (container,) = go(engine, daemon)
     path = Path(engine.inspect_container(container)["LogPath"])
     until(lambda: f'"log":"{LINES}\\n"' in path.read_text()[-200:], 60, "the end of the flood")
-    os.kill(log_process, signal.SIGCONT)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
 
     def last() -> bool:
         records = stored(daemon.state, container=container)
