@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -97,12 +96,7 @@ class Tail:
         self._before = position
         self._files: deque[Generation] = deque()
         """The one that is read first; the last is the newest."""
-        self._lock = threading.Lock()
-        """Held to change which files are open; the first is changed by the reader only."""
         self._closed = False
-        self._watched = False
-        self._created = self._opened = 0
-        self._uncounted = False
         self.handed_over = False
         """Somebody opens the files for us."""
         self._removed = False
@@ -112,8 +106,6 @@ class Tail:
         """What is handed over next comes after a file that we know."""
         self._done: deque[tuple[tuple[int, int], bytes]] = deque(maxlen=MOST_DONE)
         """Files that were read to their end not long ago, by their heads too: inodes are used again."""
-        self._doubtful: Generation | None = None
-        """Files may have gone unseen before this one came."""
 
     # -- which files there are ---------------------------------------------------------------------
 
@@ -135,82 +127,53 @@ class Tail:
         """The next file, opened by somebody who sees each one; it is ours now. ``lost`` files before it could not be had."""
         each = Generation(file)
         self._removed = False
-        with self._lock:
-            known = any(each.key == other.key for other in (*self._files, *(self._coming or ())))
-            if self._closed or known or (each.key, each.head()) in self._done:
-                self._follows = True
-                each.close()
-                return
-            if self._coming is not None:
-                self._coming.append(each)
-                return
-            if lost and not self._files:
-                self.gaps.append(self._missed(lost, each))
-            elif lost or not self._follows:
-                each.missed = lost
+        known = any(each.key == other.key for other in (*self._files, *(self._coming or ())))
+        if self._closed or known or (each.head() and (each.key, each.head()) in self._done):
             self._follows = True
-            self._files.append(each)
+            each.close()
+            return
+        if self._coming is not None:
+            self._coming.append(each)
+            return
+        if lost and not self._files:
+            self.gaps.append(self._missed(lost, each))
+        elif lost or not self._follows:
+            each.missed = lost
+        self._follows = True
+        self._files.append(each)
 
     def all_handed_over(self) -> None:
         """All files that there are now."""
-        with self._lock:
-            new, self._coming = list(reversed(self._coming or ())), None
-            if new and not self._files and self._before is not None:
-                new = self._resumed(new, self._before)
-            elif new and self._files and not self._follows:
-                new[-1].missed = 0
-            self._follows = True
-            self._before = None if new else self._before
-            self._files.extend(reversed(new))
-
-    def watched(self) -> None:
-        """From now on somebody tells of every new file under ``path`` (``created``), and looks after that."""
-        self._watched = True
-
-    def created(self) -> None:
-        if self._watched:
-            self._created += 1
-
-    def uncounted(self) -> None:
-        """There may be new files that nobody told of."""
-        self._uncounted = True
+        new, self._coming = list(reversed(self._coming or ())), None
+        if new and self._files and not self._follows:
+            new[-1].missed = 0
+        new = self._continued(new)
+        self._follows = True
+        self._files.extend(reversed(new))
 
     def look(self) -> bool:
-        """Open what is new; any thread may. False: there are no files."""
-        with self._lock:
-            if self._closed:
-                return False
-            if self.handed_over:
-                return bool(self._files)  # looking would overtake those that are on their way
-            new, known = self._unknown()
-            self._count(new, known)
-            if new and not self._files and self._before is not None:
-                try:
-                    new = self._resumed(new, self._before)
-                except OSError:
-                    _close(new)
-                    raise
-            self._before = None if new else self._before
-            self._files.extend(reversed(new))
-            return bool(self._files)
-
-    def _count(self, new: list[Generation], known: bool) -> None:
-        """Notice files that came and went between two looks. They were younger than all that are open, so those went too."""
-        if self._watched:
-            self._opened += len(new)
+        """Open what is new. False: there are no files."""
+        if self._closed:
+            return False
+        if self.handed_over:
+            return bool(self._files)  # looking would overtake those that are on their way
+        new, known = self._unknown()
         if new and self._files and not known:
-            self._doubtful = new[-1]
-        counted = self._watched and not self._uncounted
-        missed = self._created - self._opened if counted else 0
-        if counted and missed <= 0:
-            return  # or it is told of later
-        if self._doubtful in new or self._doubtful in list(self._files)[1:]:
-            self._doubtful.missed = (self._doubtful.missed or 0) + missed
-        elif self._doubtful is not None:
-            self.gaps.append(self._missed(missed, self._files[-1]))  # that file is being read, or was
-        if not counted:
-            self._doubtful, self._uncounted = None, False
-        self._opened = self._created
+            new[-1].missed = 0  # others may have come and gone between the newest that is open and this one
+        self._files.extend(reversed(self._continued(new)))
+        return bool(self._files)
+
+    def _continued(self, new: list[Generation]) -> list[Generation]:
+        """The first files that there are, less what was read before us; later ones as they are."""
+        if not new or self._files or self._before is None:
+            return new
+        try:
+            new = self._resumed(new, self._before)
+        except OSError:
+            _close(new)
+            raise
+        self._before = None
+        return new
 
     def moved(self) -> bool:
         """Whether there is another file under ``path`` than the newest that is open."""
@@ -319,10 +282,9 @@ class Tail:
         return b""
 
     def _next(self) -> None:
-        with self._lock:
-            file = self._files.popleft()
-            missed, self._files[0].missed = self._files[0].missed, None
-            self._done.append((file.key, file.head()))
+        file = self._files.popleft()
+        missed, self._files[0].missed = self._files[0].missed, None
+        self._done.append((file.key, file.head()))
         if missed is not None:
             self.gaps.append(self._missed(missed, file))
         file.close()
@@ -374,11 +336,10 @@ class Tail:
         return not self.path.exists() and not self._rotated(1).exists()
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            _close([*self._files, *(self._coming or ())])
-            self._files.clear()
-            self._coming = None
+        self._closed = True
+        _close([*self._files, *(self._coming or ())])
+        self._files.clear()
+        self._coming = None
 
 
 def _close(files: Iterable[Generation]) -> None:

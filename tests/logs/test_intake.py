@@ -519,13 +519,15 @@ def test_what_goes_by_unseen_is_a_gap_between_what_was_seen(world):
     world.file.max_file = 2
     world.file.print("a", "b")
     world.step()
-    world.intake.tail.watched()
+    world.intake.tail.expect()
+    world.intake.tail.hand_over(os.open(world.file.path, os.O_RDONLY), 0)
+    world.intake.tail.all_handed_over()
     world.file.print("c")
     for number in range(5):
         world.file.rotate()
-        world.intake.tail.created()
         world.file.print(f"after {number}")
-    world.intake.rotated = True
+    world.intake.tail.hand_over(os.open(f"{world.file.path}.1", os.O_RDONLY), 3)
+    world.intake.tail.hand_over(os.open(world.file.path, os.O_RDONLY), 0)
     world.drain()
     assert [record.gap.reason if record.gap else record.message for record in world.stored()] == [
         *["a", "b", "c"],

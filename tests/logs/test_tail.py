@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -137,7 +135,7 @@ def test_a_rotated_file_is_read_to_its_end_first(file, tail):
 
 
 def test_what_is_written_just_before_a_rotation_is_not_passed_over(file, tail, monkeypatch):
-    """Another thread opens the next file between our look at the end of this one and the next step."""
+    """The next file is opened between our look at the end of this one and the next step."""
     file.print("a")
     tail.look()
     assert read(tail) == ["a"]
@@ -158,17 +156,13 @@ def test_what_is_written_just_before_a_rotation_is_not_passed_over(file, tail, m
 
 
 @pytest.mark.parametrize("rotations", [1, 2, 3, 6])
-@pytest.mark.parametrize("watched", [False, True])
-def test_several_rotations_between_two_looks(file, tail, rotations, watched):
+def test_several_rotations_between_two_looks(file, tail, rotations):
     file.print("first")
     tail.look()
-    if watched:
-        tail.watched()
     assert read(tail) == ["first"]
     file.print("kept")
     for number in range(rotations):
         file.rotate()
-        tail.created()
         file.print(f"after {number}")
     tail.look()
     # the one that we have open, and as many as there are
@@ -181,89 +175,121 @@ def test_several_rotations_between_two_looks(file, tail, rotations, watched):
     lost = gaps(tail)
     if rotations <= file.max_file - 1:
         assert not lost
-    elif watched and rotations <= file.max_file:
-        assert not lost, "the one that is gone was open"
     else:
         (gap,) = lost
         assert gap.at_least
-        assert (gap.bytes > 0) == watched
-        assert ("3 files were" if watched else "files may have been") in gap.reason
+        assert gap.bytes == 0
+        assert "files may have been" in gap.reason
     assert not gaps(tail)
 
 
-def test_a_gap_that_was_counted_once_is_not_counted_again(file, tail):
+def descriptor(file) -> int:
+    return os.open(file.path, os.O_RDONLY)
+
+
+def test_files_are_handed_over_in_their_order_and_nobody_looks(file, tail):
     file.print("a")
-    tail.look()
-    tail.watched()
-    read(tail)
-    for _ in range(5):
-        file.rotate()
-        tail.created()
-        file.print("x")
-    tail.look()
-    read(tail)
-    assert len(gaps(tail)) == 1
-    for _ in range(3):
-        file.rotate()
-        tail.created()
-        file.print("y")
-    tail.look()
-    assert read(tail) == ["y"] * 3
-    assert not gaps(tail)
-
-
-@pytest.mark.parametrize("reads", [True, False])
-def test_what_was_lost_is_counted_though_it_is_told_of_late(file, tail, reads):
-    file.print("a")
-    tail.look()
-    tail.watched()
-    for number in range(5):
-        file.rotate()
-        file.print(f"after {number}")
-    tail.look()
-    found = read(tail) if reads else []
-    assert not gaps(tail)
-    for _ in range(5):
-        tail.look()
-        tail.created()
-    tail.look()
-    assert found + read(tail) == ["a", "after 2", "after 3", "after 4"]
-    assert [("2 files were" if not reads else "1 file was") in gap.reason for gap in gaps(tail)] == [True] * (1 + reads)
-    tail.look()
-    assert not gaps(tail)
-
-
-def test_where_nobody_counted_a_gap_says_that_it_may_be_one(file, tail):
-    file.print("a")
-    tail.look()
-    tail.watched()
-    for number in range(5):
-        file.rotate()
-        file.print(f"after {number}")
-    tail.uncounted()
-    tail.look()
-    read(tail)
-    assert ["files may have been" in gap.reason for gap in gaps(tail)] == [True]
+    tail.expect()
+    tail.hand_over(descriptor(file), 0)
+    assert not tail.look(), "not before all that there are have come"
     file.rotate()
-    tail.created()
-    tail.look()
-    tail.uncounted()
-    tail.look()
-    assert not gaps(tail)
-
-
-def test_a_file_that_was_open_before_anybody_told_of_it_is_no_gap(file, tail):
-    tail.watched()
-    tail.look()
-    tail.created()
-    tail.look()
-    for _ in range(2):
+    file.print("b")
+    tail.hand_over(descriptor(file), 0)
+    tail.all_handed_over()
+    for number in range(5):
         file.rotate()
-        file.print("x")
-        tail.look()
-        tail.created()
-    assert read(tail) == ["x", "x"]
+        file.print(f"after {number}")
+        tail.hand_over(descriptor(file), 0)
+        assert tail.look()
+    assert read(tail) == ["a", "b", *[f"after {number}" for number in range(5)]]
     assert not gaps(tail)
+
+
+def test_what_was_lost_between_two_files_is_told_there(file, tail):
+    tail.expect()
+    file.print("a")
+    tail.hand_over(descriptor(file), 0)
+    tail.all_handed_over()
+    file.rotate()
+    file.print("b")
+    tail.hand_over(descriptor(file), 3)
+    data = tail.read()
+    tail.took(len(data))
+    assert not gaps(tail)
+    assert read(tail) == ["b"]
+    (gap,) = gaps(tail)
+    assert "3 files were" in gap.reason
+    assert gap.bytes == 3 * len(data)
+    assert gap.at_least
+
+
+def test_what_was_lost_before_the_first_file_and_after_the_last(file, tail):
+    tail.expect()
+    tail.all_handed_over()
+    file.print("a")
+    tail.hand_over(descriptor(file), 2)
+    assert ["2 files were" in gap.reason for gap in gaps(tail)] == [True]
+    tail.lost(1)
+    assert ["1 file was" in gap.reason for gap in gaps(tail)] == [True]
+
+
+def test_a_file_that_is_known_is_not_read_again(file, tail):
+    """Somebody else opens the files from now on, and begins with those that there are."""
+    file.print("a")
+    tail.look()
+    file.rotate()
+    file.print("b")
+    older, newer = os.open(f"{file.path}.1", os.O_RDONLY), descriptor(file)
+    tail.look()
+    assert read(tail) == ["a", "b"]
+    tail.expect()
+    for each in (older, newer):
+        tail.hand_over(each, 0)
+    tail.all_handed_over()
+    file.rotate()
+    file.print("c")
+    tail.hand_over(descriptor(file), 0)
+    assert read(tail) == ["c"]
+    assert not gaps(tail)
+
+
+def test_where_nothing_that_is_handed_over_is_known_a_gap_says_that_it_may_be_one(file, tail):
+    file.print("a")
+    tail.look()
+    read(tail)
+    for number in range(5):
+        file.rotate()
+        file.print(f"after {number}")
+    tail.expect()
+    tail.hand_over(descriptor(file), 0)
+    tail.all_handed_over()
+    assert read(tail) == ["after 4"]
+    assert ["files may have been" in gap.reason for gap in gaps(tail)] == [True]
+
+
+def test_it_is_gone_when_no_other_file_is_on_its_way(file, tail):
+    tail.expect()
+    file.print("a")
+    tail.hand_over(descriptor(file), 0)
+    tail.all_handed_over()
+    file.rotate()
+    file.print("b")
+    on_its_way = descriptor(file)
+    file.remove()
+    assert not tail.gone()
+    tail.hand_over(on_its_way, 0)
+    tail.removed()
+    assert tail.gone()
+    assert read(tail) == ["a", "b"]
+
+
+def test_a_closed_tail_takes_no_files(file, tail):
+    tail.expect()
+    file.print("a")
+    tail.close()
+    tail.hand_over(descriptor(file), 0)
+    tail.all_handed_over()
+    assert not tail.files
 
 
 def test_a_look_in_the_midst_of_a_rotation_finds_what_is_there(file, tail):
@@ -708,35 +734,3 @@ def test_nothing_is_opened_once_it_is_closed(file, tail):
     tail.close()
     assert not tail.look()
     assert open_files() == before
-
-
-def test_another_thread_may_open_files_while_they_are_read(file, tail):
-    file.max_size, file.max_file = 300, 150
-    tail.look()
-    over = threading.Event()
-    failed: list[BaseException] = []
-
-    def keep_looking() -> None:
-        try:
-            while not over.wait(0.0001):
-                tail.look()
-        except BaseException as error:
-            failed.append(error)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    thread = threading.Thread(target=keep_looking)
-    thread.start()
-    try:
-        found = []
-        for number in range(500):
-            file.print(f"line {number}")
-            tail.behind()
-            found += read(tail)
-    finally:
-        over.set()
-        thread.join()
-        sys.setswitchinterval(interval)
-    tail.look()
-    assert not failed
-    assert found + read(tail) == [f"line {number}" for number in range(500)]
