@@ -120,6 +120,7 @@ def test_a_reader_that_has_enough_ends_it_and_the_command(at_real, start):
     mark = f"sleep 98{os.getpid()}"
     client = start("shop", "--", "sh", "-c", f"yes & {mark}; :")
     client.stdout.read(1000)
+    _until(lambda: _runs(mark))
     client.stdout.close()
     assert client.wait(20) == 1
     assert client.stderr.read() == b""
@@ -130,7 +131,8 @@ def test_a_reader_that_has_enough_ends_it_and_the_command(at_real, start):
 def test_the_command_ends_when_the_client_is_killed(at_real, start):
     mark = f"sleep 97{os.getpid()}"
     client = start("shop", "--", "sh", "-c", f"echo on; {mark}; :")
-    assert client.stdout.readline() == b"on\n" and _runs(mark)
+    assert client.stdout.readline() == b"on\n"
+    _until(lambda: _runs(mark))  # the shell starts it after it has spoken
     client.kill()
     _until(lambda: not _runs(mark))
 
