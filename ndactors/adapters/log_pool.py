@@ -50,7 +50,7 @@ OUTLETS = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
 )
 """Variables that its outlets may need."""
-WINDOW = 16
+WINDOW = 32
 """Chunks on their way to one subscriber."""
 
 

@@ -71,7 +71,8 @@ HELD_WHEN_FULL = 64 * 1024 * 1024
 SCARCE = 0.05
 FLUSH_SECONDS = 2.0
 STEPS = 4
-"""So many reads of one container before the others have their turn."""
+"""So many reads of one container before the others have their turn; one, while somebody listens to them: what is on its way
+to the daemon is not much more."""
 
 FromDaemon = (
     Hello
@@ -174,7 +175,7 @@ class LogProcess:
         for intake in list(self._intakes.values()):
             if intake.due > now and not intake.woken:
                 continue
-            for _ in range(STEPS):
+            for _ in range(1 if self._live.subscriptions else STEPS):
                 if (intake.due > now and not intake.woken) or self._waiting_bytes() > WAITING_BYTES:
                     break
                 self._step(intake, now)
