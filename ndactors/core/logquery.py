@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 from ..errors import Invalid
 from .loglevels import LEVELS
 from .logrecords import STREAMS, Columns, LogSource
+from .needed_text import needed_texts
 
 MAX_QUERY_CHARACTERS = 1000
 ANSI = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b\n]{0,256}(?:\x07|\x1b\\)|[@-Z\\-_])")
@@ -22,6 +23,10 @@ ANSI = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b\n]{0,256}(?
 _FIELD = re.compile(r"([A-Za-z_@][\w@.\-\[\]]{0,127}):(?![/\s:])(\S.*)")
 _OF_THE_WHOLE = re.compile(r"\\[Az]|\(\?[A-Za-z]*-")
 """In a regular expression: what stands for begin and end of the text, or may take that from ``^`` and ``$``."""
+_QUICK = 4
+"""Characters of a text that is found sooner than a regular expression."""
+_RARE = 8
+"""One in so many records: so few are searched one by one."""
 _GROUP_BYTES = 16 * 1024
 """So much is searched at once, as an expression may look on to the end for every record."""
 
@@ -75,6 +80,8 @@ class Matcher:
         self.filter = wanted
         self._literals: list[str] = []
         self._search: Search | None = None
+        self._needed: list[str] = []
+        """Texts that whatever it finds has."""
         self._whole_records = False
         self._field: tuple[list[str], str] | None = None
         if wanted.request_id:
@@ -87,6 +94,7 @@ class Matcher:
             raise Invalid(f"q must have at most {MAX_QUERY_CHARACTERS} characters.")
         if len(q) > 2 and q.startswith("/") and q.endswith("/"):
             self._search = compile(q[1:-1])
+            self._needed = [text for text in needed_texts(q[1:-1]) if len(text) >= _QUICK]
             self._whole_records = _OF_THE_WHOLE.search(q) is not None
         elif len(q) > 2 and q.startswith('"') and q.endswith('"'):
             self._literals.append(q[1:-1])
@@ -118,8 +126,12 @@ class Matcher:
         text = columns.text
         if "\x1b" in text:
             text = ANSI.sub("", text)
-        if any(literal not in text for literal in self._literals):
+        if any(each not in text for each in (*self._literals, *self._needed)):
             return ()
+        if self._search is not None and not self._whole_records and not columns.lines:
+            data = text.encode()
+            if not any(self._search(data, begin, end) for begin, end in _groups(data)):
+                return ()
         starts = _starts(text, columns.lines)
         rows: Sequence[int] | None = None
         for literal in self._literals:
@@ -127,6 +139,8 @@ class Matcher:
                 _with(text, literal, starts) if rows is None else [i for i in rows if literal in _one(text, starts, i)]
             )
         if self._search is not None:
+            if rows is None and self._needed and text.count(self._needed[0]) * _RARE < len(columns):
+                rows = _with(text, self._needed[0], starts)
             rows = self._matching(text, starts, self._search, rows)
         if self._field is not None:
             rows = self._with_field(text, starts, rows)
@@ -167,6 +181,16 @@ class Matcher:
             if message.startswith("{") and all(name in message for name in names) and _has(message, path, value):
                 found.append(i)
         return found
+
+
+def _groups(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where some whole lines begin, and end without the last newline."""
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at + _GROUP_BYTES)
+        end = end if end >= 0 else len(data) - 1
+        yield at, end
+        at = end + 1
 
 
 def _has(message: str, path: list[str], value: str) -> bool:
