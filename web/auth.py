@@ -10,7 +10,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import argon2
@@ -237,6 +237,15 @@ class Guard:
             role = self.users.role(name)
             return Identity(name, role) if role is not None else None
         return None
+
+    def standing(self) -> Callable[[], bool]:
+        """Tells later, as often as it is asked, whether who asks now may go on with what they open: not with a token that
+        was revoked. Passwords change with a restart, which ends what is open. It may wait."""
+        header = request.authorization
+        token = header.token if header is not None and header.type == "bearer" else offered_token()
+        if header is not None and header.type != "bearer" or not token or not is_token(token):
+            return lambda: True
+        return partial(self.tokens.still, token)
 
     def sign_in(self, name: str, password: str) -> Identity:
         """``Unauthorized`` if it is wrong, ``TooManyRequests`` if it was too often."""

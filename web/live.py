@@ -11,9 +11,9 @@ import gevent
 import msgspec
 from geventwebsocket.exceptions import WebSocketError
 
+from ndactors.core.websocket import REFUSED
 from ndactors.errors import Invalid, NextDeployError
 
-from .sessions import NOT_UNDERSTOOD
 from .sockets import Socket, json_text
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Live:
                 self._hear(message)
                 if self._nonsense > MOST_NONSENSE:
                     self._end(*self._running)
-                    self._socket.close(NOT_UNDERSTOOD, "too many messages that are not understood")
+                    self._socket.close(REFUSED, "too many messages that are not understood")
         except WebSocketError:
             log.debug("whoever watched is gone")
         finally:

@@ -14,7 +14,7 @@ import gevent
 import msgspec
 from geventwebsocket.exceptions import WebSocketError
 
-from ndactors.core.websocket import FAULT
+from ndactors.core.websocket import FAULT, REFUSED
 from ndactors.errors import NextDeployError
 
 from .sockets import READ_BYTES, TURNS, Socket, json_text
@@ -23,7 +23,6 @@ log = logging.getLogger("ndactors.web")
 
 IDLE_SECONDS = 3600.0
 """A terminal or connection on which nothing moved for so long is ended."""
-NOT_UNDERSTOOD = 1008
 
 
 class Terminal(Protocol):
@@ -150,7 +149,7 @@ def _control(socket: Socket, message: str) -> Control | None:
             return control
     except (msgspec.DecodeError, RecursionError) as error:
         log.debug("a WebSocket's text is not understood: %s", error)
-    socket.close(NOT_UNDERSTOOD, 'a text message is {"resize": [rows, columns]} or {"eof": true}')
+    socket.close(REFUSED, 'a text message is {"resize": [rows, columns]} or {"eof": true}')
     return None
 
 

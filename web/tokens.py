@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from ndactors.errors import NotFound
+from ndactors.errors import NextDeployError, NotFound
 from ndactors.messages.access import PREFIXES, Kind, TokenIdentity, VerifyToken
 
 if TYPE_CHECKING:
@@ -50,6 +50,13 @@ class Tokens:
         while len(self._good) > REMEMBER_MANY:
             self._good.popitem(last=False)
         return identity
+
+    def still(self, token: str) -> bool:
+        """Whether an API token that was good is good now; also as long as nobody can say."""
+        try:
+            return self.remembered(token, "api") is not None or self.verify(token, "api") is not None
+        except NextDeployError:
+            return True
 
     def forget(self) -> None:
         """One was revoked here: ask about all of them again."""

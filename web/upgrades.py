@@ -17,7 +17,7 @@ import gevent
 from flask import Blueprint, Response, current_app, request
 from geventwebsocket.exceptions import WebSocketError
 
-from ndactors.core.websocket import FAULT, GOING_AWAY
+from ndactors.core.websocket import FAULT, GOING_AWAY, REFUSED
 from ndactors.errors import Forbidden
 
 from .problems import problem
@@ -31,6 +31,8 @@ log = logging.getLogger("ndactors.web")
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SUBPROTOCOL = "nextdeploy"
 BEARER = "bearer."
+STANDING_SECONDS = 5.0
+"""Between two looks whether whoever opened a connection may still have it."""
 LETS_GO = ("nextdeploy.hand_over", "gunicorn.socket")
 """What servers that let a connection go put into the environment."""
 
@@ -53,11 +55,12 @@ def route(
             refusal = _refusal()
             if refusal is not None:
                 return refusal
+            still = guard.standing()
             relay = current_app.extensions.get("nextdeploy.relay")
             if relay is not None:
                 answer = relay(identity)
-                return answer if isinstance(answer, Response) else Upgrade(answer)
-            return Upgrade(partial(_serve, view(**parts), limits))
+                return answer if isinstance(answer, Response) else Upgrade(partial(_pass_on, answer, still))
+            return Upgrade(partial(_serve, view(**parts), limits, still))
 
         @wraps(view)
         def plain(**parts: str) -> Response:
@@ -99,8 +102,10 @@ class Upgrade(Response):
         return []
 
 
-def _serve(serve: Serve, limits: dict[str, Any], sock: sockets.socket) -> None:
+def _serve(serve: Serve, limits: dict[str, Any], still: Callable[[], bool], sock: sockets.socket) -> None:
     socket = Socket(sock, **limits)
+    words = "whoever opened this may not have it any more"
+    watch = gevent.spawn(_watch, still, lambda: socket.close(REFUSED, words, within=1.0, flush=1.0))
     try:
         serve(socket)
     except gevent.GreenletExit:
@@ -112,7 +117,23 @@ def _serve(serve: Serve, limits: dict[str, Any], sock: sockets.socket) -> None:
         log.exception("a WebSocket failed")
         socket.close(FAULT, "this is a fault of the daemon; its log says more")
     finally:
+        watch.kill()
         socket.finish()
+
+
+def _pass_on(serve: Callable[[sockets.socket], None], still: Callable[[], bool], sock: sockets.socket) -> None:
+    watch = gevent.spawn(_watch, still, lambda: shut(sock))
+    try:
+        serve(sock)
+    finally:
+        watch.kill()
+
+
+def _watch(still: Callable[[], bool], end: Callable[[], None]) -> None:
+    """``end`` what is open once it is not to be any more."""
+    while still():
+        gevent.sleep(STANDING_SECONDS)
+    end()
 
 
 def _connection(environ: dict[str, Any]) -> sockets.socket:

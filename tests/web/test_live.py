@@ -17,10 +17,13 @@ from gevent.queue import Queue
 import web
 import web.api.live
 import web.relay
+import web.tokens
+import web.upgrades
 from ndactors.adapters.admin_server import AdminServer, Handler
 from ndactors.core.logquery import LogFilter
 from ndactors.core.websocket import BINARY, TEXT, Close, Message, Reader, client_frame
-from ndactors.errors import Invalid, LogsAway
+from ndactors.errors import ActorStopped, Invalid, LogsAway
+from ndactors.messages.access import VerifyToken
 from ndactors.messages.control import WebSettings
 from ndactors.messages.logs import LogChunk
 from web.live import MAX_TAIL, MOST_NONSENSE, NAMES
@@ -449,6 +452,49 @@ def test_a_limited_token_gets_its_own_apps_only(connect, ref, streams):
     assert streams.opened.empty()
 
 
+@pytest.fixture
+def looked_after_often(monkeypatch):
+    monkeypatch.setattr(web.upgrades, "STANDING_SECONDS", 0.02)
+    monkeypatch.setattr(web.tokens, "REMEMBER_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("how", ["header", "subprotocol"])
+def test_it_ends_with_its_token(connect, ref, streams, looked_after_often, how):
+    headers = ref.token(role="viewer", apps=None)
+    if how == "subprotocol":
+        headers = {"Sec_WebSocket_Protocol": f"bearer.{headers['Authorization'].removeprefix('Bearer ')}"}
+    client = connect(**headers)
+    client.subscribe()
+    stream = streams.next()
+    asked = len(ref.asked_for(VerifyToken))
+    with gevent.Timeout(SECONDS):
+        while len(ref.asked_for(VerifyToken)) < asked + 3:  # good, and good again
+            gevent.sleep(0.01)
+    stream.put(b"one")
+    assert client.text() == "one"
+    ref.tokens.clear()
+    assert client.event() == Close(1008, "whoever opened this may not have it any more")
+    assert stream.closed.wait(SECONDS)
+
+
+def test_it_does_not_end_while_nobody_can_say(connect, ref, streams, looked_after_often):
+    client = connect(**ref.token(role="viewer", apps=None))
+    client.subscribe()
+    stream = streams.next()
+    told = []
+
+    def away(message):
+        told.append(message)
+        raise ActorStopped("the daemon does not answer")
+
+    ref.answers[VerifyToken] = away
+    with gevent.Timeout(SECONDS):
+        while len(told) < 3:
+            gevent.sleep(0.01)
+    stream.put(b"one")
+    assert client.text() == "one"
+
+
 def test_there_are_only_so_many(connect, streams, monkeypatch):
     monkeypatch.setattr(web.api.live, "MOST", 2)
     clients = [connect(), connect()]
@@ -471,7 +517,9 @@ def test_it_is_no_page(client, ana):
 # -- from another process --------------------------------------------------------------------------
 
 
-def test_it_is_passed_on_over_the_control_socket_with_who_asks(app, ref, streams, tmp_path, monkeypatch):
+def test_it_is_passed_on_over_the_control_socket_with_who_asks(
+    app, ref, streams, tmp_path, monkeypatch, looked_after_often
+):
     """As gunicorn does it: the process that judges who asks is not the one that has the records."""
 
     def connect_unix(path):
@@ -498,6 +546,8 @@ def test_it_is_passed_on_over_the_control_socket_with_who_asks(app, ref, streams
             assert stream.wanted == LogFilter(apps=("shop",), levels=0b11000)
             stream.put(b"one", b"two")
             assert [client.text(), client.text()] == ["one", "two"]
+            ref.tokens.clear()
+            assert client.sock.recv(1) == b""
         assert stream.closed.wait(SECONDS)
     finally:
         server.stop()
