@@ -243,7 +243,7 @@ class Guard:
         was revoked. Passwords change with a restart, which ends what is open. It may wait."""
         header = request.authorization
         token = header.token if header is not None and header.type == "bearer" else offered_token()
-        if header is not None and header.type != "bearer" or not token or not is_token(token):
+        if (header is not None and header.type != "bearer") or not token or not is_token(token):
             return lambda: True
         return partial(self.tokens.still, token)
 

@@ -187,11 +187,10 @@ class LogActor(Actor):
             self._ended = _added(self._ended, before)
             before = None
         self._report = report
-        lost = report.gap_bytes - (before.gap_bytes if before is not None else 0)
-        gaps = report.gaps - (before.gaps if before is not None else 0)
-        if gaps > 0:
-            detail: dict[str, object] = {"gaps": gaps, "bytes": lost, "dropped": report.dropped}
-            self._events.tell(RecordEvent(kind="logs.lost", reason=f"output was lost: {lost:,} bytes", detail=detail))
+        for loss in report.losses:
+            words = f"{loss.bytes:,} bytes of output were lost: {loss.reason}"
+            detail: dict[str, object] = {"gaps": loss.gaps, "bytes": loss.bytes}
+            self._events.tell(RecordEvent(kind="logs.lost", app=loss.app, reason=words, detail=detail))
         if report.full != self._full:
             self._full = report.full
             kind, words = ("logs.store_failed", report.notes[-1]) if report.full else ("logs.resumed", "stored again")

@@ -40,7 +40,7 @@ from .outliving import OutlivingProcess
 
 FromLogs = Hello | Refused | LogsReport | LogsFound | LogsFlushed | WantLines | LogChunk | SubscriptionRefused
 
-QUERY_SECONDS = 35.0
+QUERY_SECONDS = 15.0
 FLUSH_SECONDS = 2.5
 STOP_SECONDS = 10.0
 SILENT_SECONDS = 3.0
@@ -121,7 +121,7 @@ class LogPool(OutlivingProcess):
     def query(self, query: GetLogs) -> LogPage:
         """``Invalid``, ``LogsAway``. Waits."""
         id = next(self._ids)
-        found = self._ask(id, QueryLogs(id=id, query=query), QUERY_SECONDS)
+        found = self._ask(id, QueryLogs(id=id, query=query, patience=QUERY_SECONDS), QUERY_SECONDS)
         if found.refused:
             raise Invalid(found.refused)
         if found.failed:

@@ -23,12 +23,13 @@ TIME_LENGTH = 30
 MAX_WIDTH = 40
 """Names are padded to the longest, but to no more than this."""
 
-_HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What could steer a terminal: everything but line feeds and tabs."""
+_BAD = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+_HARMFUL = re.compile(_BAD)
+"""What could steer a terminal, or turn the order of what is shown: everything but line feeds and tabs."""
 _COLOUR = re.compile(r"\x1b\[[0-9;:]{0,64}m")
-_BARE = re.compile(r"(?!\x1b\[[0-9;:]{0,64}m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_BARE = re.compile(r"(?!\x1b\[[0-9;:]{0,64}m)" + _BAD)
 _LINE_END = re.compile(r"\r+(?=\n|$)")
-_HIDDEN = {n: f"\\u{n:04x}" for n in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
+_HIDDEN = {n: f"\\u{n:04x}" for n in (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from .. import __version__
 from ..core.logrecords import Columns, Gap, LogSource, format_ns
-from ..messages.logs import LineCounts, LogsReport
+from ..messages.logs import LineCounts, LogsReport, Loss
 from .intake import Intake
 from .segments import Segments
 
@@ -24,6 +24,8 @@ class Figures:
         self._dropped: Counter[str] = Counter()
         self._gaps = self._gap_bytes = self._lines = 0
         self._oldest = 0
+        self._losses: dict[str, Loss] = {}
+        """By app, that were not told yet."""
         self.notes: deque[str] = deque(maxlen=MAX_NOTES)
 
     def begin(self, segments: Segments) -> None:
@@ -36,6 +38,10 @@ class Figures:
         if gap is not None:
             self._gaps += 1
             self._gap_bytes += gap.bytes
+            before = self._losses.get(source.app, Loss(app=source.app, gaps=0, bytes=0, reason=""))
+            self._losses[source.app] = Loss(
+                app=source.app, gaps=before.gaps + 1, bytes=before.bytes + gap.bytes, reason=gap.reason
+            )
             return
         counts = self._levels.setdefault((source.app, source.process), [0, 0, 0, 0, 0])
         for level in range(5):
@@ -44,6 +50,10 @@ class Figures:
 
     def lost(self, source: LogSource, gap: Gap) -> None:
         self._dropped[source.app] += gap.lines or 0
+
+    def told(self) -> None:
+        """The last report is on its way."""
+        self._losses.clear()
 
     def report(self, segments: Segments, intakes: Iterable[Intake], subscribers: int) -> LogsReport:
         behind = held = sources = 0
@@ -65,6 +75,7 @@ class Figures:
             dropped=dict(self._dropped),
             gaps=self._gaps,
             gap_bytes=self._gap_bytes,
+            losses=tuple(self._losses.values()),
             sources=sources,
             behind=behind,
             held=held,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import fcntl
 import os
 import signal
@@ -21,6 +20,7 @@ import msgspec
 
 from ..core.forwarding import name_of
 from ..messages.logs import KeepLogs
+from ..runtime.notes import Notes
 from .archive import Archive
 from .failing import Failed, Pauses, Stopped
 from .forward import Forwarder
@@ -33,6 +33,7 @@ LOOK_SECONDS = 1.0
 LOCK_SECONDS = 10.0
 """So long the process before us may take to end."""
 END_SECONDS = 2.0
+note = Notes("log outlets")
 NICE = 5
 
 
@@ -129,12 +130,6 @@ class Outlets:
                 # where it was, but not what it says: that may have a secret in it
                 note(f"{name}: {failure}\n{''.join(traceback.format_tb(error.__traceback__))}")
                 self._stop.wait(pauses.after(failure))
-
-
-def note(words: str) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"{now} log outlets {words}\n")
 
 
 def _locked(path: Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import fcntl
 import os
 import resource
@@ -40,6 +39,7 @@ from ..messages.logs import (
     WantLines,
 )
 from ..runtime.link import listen_unix
+from ..runtime.notes import Notes
 from ..runtime.peers import Peer, Peers
 from .figures import Figures
 from .intake import Intake
@@ -70,9 +70,13 @@ HELD_WHEN_FULL = 64 * 1024 * 1024
 """The same while the log files' own disk is nearly full."""
 SCARCE = 0.05
 FLUSH_SECONDS = 2.0
+PAST_SECONDS = 30.0
+"""So long each page of a subscriber's past may wait for its turn."""
 STEPS = 4
 """So many reads of one container before the others have their turn; one, while somebody listens to them: what is on its way
 to the daemon is not much more."""
+
+note = Notes("logs")
 
 FromDaemon = (
     Hello
@@ -348,6 +352,7 @@ class LogProcess:
             report = self._figures.report(self._segments, self._intakes.values(), len(self._live.subscriptions))
             report = self._outlets.added_to(report, self._full)
             self._peers.send(self._daemon, report)
+            self._figures.told()
 
     def _look_after(self, now: float) -> None:
         if now - self._reported >= REPORT_SECONDS:
@@ -373,13 +378,17 @@ class LogProcess:
             self._live.subscriptions.clear()
 
     def _heard(self, peer: Peer, message: object) -> None:
-        now = time.monotonic()
         if isinstance(message, Hello):
             self._welcome(peer, message)
-            return
-        if peer is not self._daemon:
+        elif peer is not self._daemon:
             self._peers.forget(peer)
-            return
+        else:
+            try:
+                self._do(peer, message, time.monotonic())
+            except Exception:  # noqa: BLE001 - the guard: whoever comes after us would be told the same again
+                self._fault(f"a {type(message).__name__} was not understood: {traceback.format_exc()}")
+
+    def _do(self, peer: Peer, message: object, now: float) -> None:
         match message:
             case FollowLogs():
                 self._told(message)
@@ -396,7 +405,7 @@ class LogProcess:
                     if intake.position().last != before:
                         self._asked[message.container] = Asked(now + ASK_SECONDS)
             case QueryLogs():
-                self._query(message.id, message.query, lambda found: self._answer(peer, found), now)
+                self._query(message.id, message.query, message.patience, lambda found: self._answer(peer, found), now)
             case SubscribeLogs():
                 self._subscribe(peer, message, now)
             case UnsubscribeLogs():
@@ -433,10 +442,10 @@ class LogProcess:
 
     # -- queries -----------------------------------------------------------------------------------
 
-    def _query(self, id: int, query: GetLogs, found: Found, now: float) -> None:
+    def _query(self, id: int, query: GetLogs, patience: float, found: Found, now: float) -> None:
         self._flush_all(now)
-        asked = QueryLogs(id=id, query=query, upto=(self._segments.number, self._segments.length))
-        self._readers.ask(asked, found, now)
+        upto = self._segments.number, self._segments.length
+        self._readers.ask(QueryLogs(id=id, query=query, upto=upto, patience=patience), found, now)
 
     def _answer(self, peer: Peer, found: LogsFound) -> None:
         self._peers.send(peer, found)
@@ -465,7 +474,8 @@ class LogProcess:
             else:
                 subscription.paused = False
 
-        self._query(message.id, GetLogs(filter=message.filter, limit=left, cursor=cursor), found, now)
+        query = GetLogs(filter=message.filter, limit=left, cursor=cursor, asker=f"live {message.id}")
+        self._query(message.id, query, PAST_SECONDS, found, now)
 
     # -- small things ------------------------------------------------------------------------------
 
@@ -485,12 +495,6 @@ def _scarce(folder: Path) -> bool:
     except OSError:
         return True
     return usage.free < SCARCE * usage.total
-
-
-def note(words: str) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    with contextlib.suppress(OSError):  # our own log is on the same full disk
-        sys.stderr.write(f"{now} logs {words}\n")
 
 
 def main(argv: list[str]) -> int:

@@ -65,12 +65,14 @@ class AskedLines(Message, frozen=True, kw_only=True):
 
 class GetLogs(Message, frozen=True, kw_only=True):
     """A page of records, the oldest first. Without ``oldest_first`` it has the newest that match, and ``next`` leads to
-    older ones; with it the oldest from ``filter.since`` on, and ``next`` leads to newer ones. Answers ``LogPage``."""
+    older ones; with it the oldest from ``filter.since`` on, and ``next`` leads to newer ones. ``asker``: who takes turns with
+    others. Answers ``LogPage``."""
 
     filter: LogFilter = LogFilter()
     limit: int = 100
     cursor: str | None = None
     oldest_first: bool = False
+    asker: str = ""
 
 
 class LogPage(Value, frozen=True, kw_only=True):
@@ -84,11 +86,12 @@ class LogPage(Value, frozen=True, kw_only=True):
 
 class QueryLogs(Message, frozen=True, kw_only=True):
     """A query on its way to the log process, and on to its reader. ``upto``: so much of the store counts (the segment that
-    is written, and its length); None: all."""
+    is written, and its length); None: all. ``patience``: seconds that it may wait for its turn."""
 
     id: int
     query: GetLogs
     upto: tuple[int, int] | None = None
+    patience: float = 15.0
 
 
 class LogsFound(Message, frozen=True, kw_only=True):
@@ -166,6 +169,15 @@ class LineCounts(Value, frozen=True, kw_only=True):
     levels: tuple[int, int, int, int, int]
 
 
+class Loss(Value, frozen=True, kw_only=True):
+    """Output of an app that was lost, and the last reason."""
+
+    app: str
+    gaps: int
+    bytes: int
+    reason: str
+
+
 class LogsReport(Message, frozen=True, kw_only=True):
     """How the log process is, every second. Counters begin with it. ``dropped``: lines lost, by app, as far as they could
     be counted; ``behind``: bytes of log files that are not stored yet; ``held``: those of them in files that are deleted
@@ -178,6 +190,8 @@ class LogsReport(Message, frozen=True, kw_only=True):
     dropped: dict[str, int] = field(default_factory=dict)
     gaps: int = 0
     gap_bytes: int = 0
+    losses: tuple[Loss, ...] = ()
+    """Since the report before."""
     sources: int = 0
     behind: int = 0
     held: int = 0

@@ -19,6 +19,7 @@ from ndactors.messages.logs import (
     LineCounts,
     LogPage,
     LogsReport,
+    Loss,
     WantLines,
 )
 from ndactors.runtime.ref import Ref
@@ -72,12 +73,15 @@ class World:
         self.leave = True
         self.rows = {"docker": lambda container, since: self.told(container, since), "process": lambda *_: ()}
         self.answer: object = ()
+        self.asked: list = []
+        """What the engine was asked for, as it answered."""
         actor = (lambda: SETTINGS, self.service, self.rows, self.events, lambda: self.leave, lambda: self.clock)
         child = Child(self.ref, LogActor, *actor)
         self.root = Root(Child(supervisor_ref("root"), Supervisor, [child], Strategy.ONE_FOR_ONE, Intensity(10, 60.0)))
         assert self.root.wait_started(5)
 
     def told(self, container: str, since: str):
+        self.asked.append(self.answer)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -176,21 +180,35 @@ def test_an_engine_is_asked_for_lines(world, until):
     world.ref.tell(WantLines(container="a"))
     until(lambda: world.service.did[-1] == AskedLines(container="a", rows=world.answer))
     world.answer = EngineUnreachable("away")
+    did = len(world.service.did)
     world.ref.tell(WantLines(container="a"))
+    until(lambda: world.asked[-1] is world.answer)
     world.ref.tell(WantLines(container="nobody"))
     world.ref.ask(GetLogReport())
+    # it can be asked again
+    world.answer = (("2026-01-01T00:00:01.000000000Z", "stdout", "y\n"),)
+    until(lambda: world.ref.tell(WantLines(container="a")) or len(world.service.did) > did)
+    assert world.service.did[did:] == [AskedLines(container="a", rows=world.answer)] * (len(world.service.did) - did)
     assert world.ref.restarts == 0
 
 
 def test_losses_and_a_full_disk_are_events(world):
+    world.ref.tell(report(gaps=1, gap_bytes=100, losses=(Loss(app="shop", gaps=1, bytes=100, reason="rotation"),)))
     world.ref.tell(report(gaps=1, gap_bytes=100))
-    world.ref.tell(report(gaps=1, gap_bytes=100))
-    world.ref.tell(report(gaps=2, gap_bytes=150, full=True, notes=("nothing can be stored: No space",)))
+    losses = Loss(app="shop", gaps=1, bytes=20, reason="x"), Loss(app="blog", gaps=1, bytes=30, reason="x")
+    world.ref.tell(report(gaps=3, gap_bytes=150, losses=losses, full=True, notes=("nothing can be stored: No space",)))
     world.ref.tell(report(gaps=2, gap_bytes=150))
     world.ref.tell(report(gaps=2, gap_bytes=150, notes=("the archive refuses",)))
     world.ref.tell(report(gaps=2, gap_bytes=150, notes=("the archive refuses",)))
     world.ref.ask(GetLogReport())
-    assert world.kinds == ["logs.lost", "logs.lost", "logs.store_failed", "logs.resumed", "logs.trouble"]
+    assert world.kinds == ["logs.lost"] * 3 + ["logs.store_failed", "logs.resumed", "logs.trouble"]
+    told = world.events.mailbox.items
+    assert [(event.app, event.detail["bytes"]) for event in list(told)[:3]] == [
+        ("shop", 100),
+        ("shop", 20),
+        ("blog", 30),
+    ]
+    assert told[0].reason == "100 bytes of output were lost: rotation"
 
 
 def test_counters_go_on_over_log_processes(world):

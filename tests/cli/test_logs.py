@@ -271,6 +271,10 @@ def test_line_ends_of_other_systems_leave_no_trace():
 SGR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
+def test_nothing_turns_the_order_of_what_is_shown():
+    assert cleaned("a\u202eb\u2066c\u2069 \u05d0\u200f", colours=True) == "a\ufffdb\ufffdc\ufffd \u05d0\u200f"
+
+
 @given(st.text() | st.lists(st.sampled_from(["\x1b", "[", "]", "0", ";", "m", "H", "\x07", "\\", "\x9b", "\n", "ü"])).map("".join))  # fmt: skip
 def test_whatever_is_printed_nothing_but_colours_steers_a_terminal(text):
     coloured, plain = cleaned(text, colours=True), cleaned(text, colours=False)

@@ -59,7 +59,41 @@ def test_all_of_them_the_longest_first():
 
 
 _ATOMS = st.sampled_from(
-    r"a b c ab é \. \[ \\ \d \w \b \n . ^ $ [ab] [^a] [\]b] [[:alpha:]] (?i) (?i:a) \Qab\E \x61 \141 \pL | { } ] {a} (?s) (?: ()".split()
+    [
+        r"a",
+        r"b",
+        r"c",
+        r"ab",
+        r"é",
+        r"\.",
+        r"\[",
+        r"\\",
+        r"\d",
+        r"\w",
+        r"\b",
+        r"\n",
+        r".",
+        r"^",
+        r"$",
+        r"[ab]",
+        r"[^a]",
+        r"[\]b]",
+        r"[[:alpha:]]",
+        r"(?i)",
+        r"(?i:a)",
+        r"\Qab\E",
+        r"\x61",
+        r"\141",
+        r"\pL",
+        r"|",
+        r"{",
+        r"}",
+        r"]",
+        r"{a}",
+        r"(?s)",
+        r"(?:",
+        r"()",
+    ]
 )
 _TIMES = st.sampled_from(["", "", "", "*", "+", "?", "*?", "+?", "??", "{0}", "{1}", "{2}", "{0,1}", "{1,}", "{2,3}?"])
 _PATTERNS = st.recursive(

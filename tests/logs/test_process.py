@@ -16,10 +16,21 @@ from process import LogProcess, lines, source, stored, until
 
 from ndactors.core.logquery import LogFilter
 from ndactors.core.logrecords import format_ns
+from ndactors.logs.process import LogProcess as LogProcessLoop
 from ndactors.messages.edge import Hello, Refused
-from ndactors.messages.logs import PROTOCOL, AskedLines, LogChunk, LogsFound, QueryLogs, SubscriptionRefused
+from ndactors.messages.logs import (
+    PROTOCOL,
+    AskedLines,
+    FollowLogs,
+    KeepLogs,
+    LogChunk,
+    LogsFound,
+    QueryLogs,
+    SubscriptionRefused,
+)
 from ndactors.messages.logs import GetLogs as Get
 from ndactors.runtime.link import FrameReader, connect_unix, encode
+from ndactors.runtime.peers import Peer
 
 C = "c" * 64
 
@@ -270,3 +281,16 @@ def _links(pid: int) -> list[str]:
     for link in Path(f"/proc/{pid}/fd").iterdir():
         found.append(os.readlink(link))
     return found
+
+
+def test_a_message_that_makes_it_fail_is_told_and_left_out(tmp_path, monkeypatch):
+    (tmp_path / "logs").mkdir()
+    process = LogProcessLoop(tmp_path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process._daemon = peer = Peer(ours, object, process._heard, process._lost)
+        monkeypatch.setattr(process, "_told", lambda message: 1 / 0)
+        peer.heard(peer, FollowLogs(sources=()))
+        peer.heard(peer, KeepLogs(days=1.0, bytes=1000))
+    assert process._keep == KeepLogs(days=1.0, bytes=1000)
+    assert "a FollowLogs was not understood" in process._figures.notes[0]
