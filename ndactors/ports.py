@@ -16,9 +16,11 @@ from .core.logquery import LogFilter
 from .core.logrecords import LogSource
 from .core.model import App, Build, Healthcheck, Registry, Settings
 from .core.webhooks import HookAnswer
+from .messages.base import Value
 from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
 from .messages.edge import RequestRecords
 from .messages.logs import AskedLines, GetLogs, KeepLogs, LogChunk, LogPage, LogsReport, WantLines
+from .messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName, Sampled
 from .messages.operations import (
     GetOperations,
     GetRevisions,
@@ -463,3 +465,26 @@ class Lag(Protocol):
     def total(self) -> float:
         """Seconds of lateness added up since the start: two readings tell how much fell between them."""
         ...
+
+
+class MetricsAdded(Value, frozen=True, kw_only=True):
+    """``refused``: series that there was no room for, of at ``most`` so many."""
+
+    refused: int = 0
+    most: int = 0
+
+
+class MetricStore(Protocol):
+    """The history of metrics."""
+
+    def append(self, batches: Sequence[Sampled]) -> MetricsAdded:
+        """Add what sources told, each at its own time. All of it or, with ``StateError``, nothing."""
+        ...
+
+    def query(self, query: GetMetrics) -> MetricHistory:
+        """``NotFound`` for a name that nothing is known of, ``Invalid`` for too many points."""
+        ...
+
+    def names(self, query: GetMetricNames) -> tuple[MetricName, ...]: ...
+
+    def close(self) -> None: ...

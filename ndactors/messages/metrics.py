@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import field
 
+from ..core.samples import Kind as Kind
+from ..core.samples import Sample as Sample
 from .base import Message, Value
-
-Kind = Literal["gauge", "counter", "histogram"]
-
-
-class Sample(Value, frozen=True, kw_only=True):
-    """One figure at one moment, under the name that Prometheus knows it by (``nextdeploy_requests_total``). A counter's
-    ``value`` is its total, which begins anew with whoever counts. A histogram has ``counts`` for each bucket, not
-    cumulative, the last without a bound (totals, too), and ``value`` is the sum of all that was observed."""
-
-    name: str
-    kind: Kind
-    labels: dict[str, str] = field(default_factory=dict)
-    value: float = 0.0
-    counts: tuple[int, ...] = ()
 
 
 class Sampled(Message, frozen=True, kw_only=True):
-    """Everything that ``source`` has to tell at ``at`` (Unix seconds). What it told before and does not tell now is gone."""
+    """Everything that ``source`` has to tell at ``at`` (Unix seconds). What it told before and does not tell now is gone.
+    ``from_zero``: a counter that it never told before has begun since at 0, so that all of it is increase."""
 
     source: str
     at: float
     samples: tuple[Sample, ...]
+    from_zero: bool = False
 
 
 class GetMetrics(Message, frozen=True, kw_only=True):
@@ -47,12 +35,12 @@ class GetMetrics(Message, frozen=True, kw_only=True):
 class MetricSeries(Value, frozen=True, kw_only=True):
     """``points``: (Unix seconds at which the step begins, value); a step of which nothing is known has no point. A gauge's
     value is its mean; a counter's the increase per second; a histogram's the observations per second. ``highest``: a
-    gauge's largest value in each step. ``quantiles``: a histogram's p50, p95 and p99."""
+    gauge's largest value in each step. ``quantiles``: a histogram's p50, p95 and p99; None where nothing was observed."""
 
     labels: dict[str, str]
     points: tuple[tuple[float, float], ...] = ()
     highest: tuple[float, ...] = ()
-    quantiles: tuple[tuple[float, float, float], ...] = ()
+    quantiles: tuple[tuple[float | None, float | None, float | None], ...] = ()
 
 
 class MetricHistory(Value, frozen=True, kw_only=True):
@@ -71,4 +59,6 @@ class MetricName(Value, frozen=True, kw_only=True):
 
 
 class GetMetricNames(Message, frozen=True, kw_only=True):
-    """Answers ``tuple[MetricName, …]``: everything that there is a history of."""
+    """Answers ``tuple[MetricName, …]``: everything that there is a history of. ``apps``: only of these apps."""
+
+    apps: tuple[str, ...] | None = None
