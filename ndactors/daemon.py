@@ -24,6 +24,7 @@ from gevent.hub import get_hub
 
 from . import __version__
 from .actors.log import OutputRows
+from .actors.samples import daemon_samples
 from .adapters.admin_server import AdminServer
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
@@ -42,12 +43,14 @@ from .adapters.journal import open_journal
 from .adapters.listeners import ProcListeners
 from .adapters.log_pool import LogPool
 from .adapters.logged_engine import LoggedEngine
+from .adapters.off_loop import run as run_off_loop
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
 from .adapters.project_files import ProjectLoader
 from .adapters.secrets_box import SecretBox
 from .adapters.sqlite_events import SqliteEvents
 from .adapters.sqlite_ledger import SqliteLedger
+from .adapters.sqlite_metrics import SqliteMetrics
 from .adapters.sqlite_requests import SqliteRequests
 from .adapters.state_files import StateFiles, StateLock, replace_file, saved
 from .adapters.terminals import EngineTerminals
@@ -55,6 +58,7 @@ from .adapters.webhook import HookClient
 from .cli.daemon import config_path, parse, state_folder
 from .core.containers import ContainerStatus
 from .core.model import App, Settings, User
+from .core.samples import Sample
 from .core.specs import Owner, engine_for
 from .errors import ConfigurationError, EngineError, NextDeployError, StateLocked
 from .messages.containers import ContainersSeen, RecordEvent, RecordsArrived, ReloadConfig
@@ -145,6 +149,7 @@ class Daemon:
             folder / "requests.db", self._report, off_loop, lambda: config.current().requests.retain
         )
         self._ledger = SqliteLedger(folder / "ledger.db", self._report, off_loop)
+        self._metrics = SqliteMetrics(folder / "metrics.db", self._report, off_loop)
         claims = BlobClaims(folder / "claims.db", self._report, off_loop)
         self._blobs = SharedBlobs(folder / "blobs", claims, off_loop)
         self._secrets = SecretBox(
@@ -197,6 +202,7 @@ class Daemon:
         self._events.close()
         self._requests.close()
         self._ledger.close()
+        self._metrics.close()
         self._blobs.claims.close()
         for engine in self._engines.values():
             engine.close()
@@ -244,6 +250,9 @@ class Daemon:
             answers={GetDaemon: self._view, GetWebSettings: lambda: self._web},
             open_admin=self._open_admin,
             open_control=self._open_control,
+            metric_store=self._metrics,
+            own_samples=self._own_samples,
+            save=lambda name, value: run_off_loop(off_loop, lambda: self._state.save(name, value), self._folder),
         )
 
     def _make_engines(self, settings: Settings) -> dict[str, ContainerEngine]:
@@ -308,6 +317,7 @@ class Daemon:
             access=refs.access,
             secrets=refs.secrets,
             logs=refs.logs,
+            metrics=refs.metrics,
         )
         return asked, web.create_app(
             asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
@@ -335,8 +345,16 @@ class Daemon:
             started_at=self._started,
             config_path=str(self._config.path),
             state_dir=str(self._folder),
-            hub_lag=Histogram(counts=tuple(self._lag_counts), total=self._lag_total),
+            hub_lag=self._hub_lag(),
         )
+
+    def _hub_lag(self) -> Histogram:
+        return Histogram(counts=tuple(self._lag_counts), total=self._lag_total)
+
+    def _own_samples(self) -> tuple[Sample, ...]:
+        refs = self._refs
+        every = (*(getattr(refs, name) for name in vars(refs) if name != "engines"), *refs.engines.values())
+        return daemon_samples(self._hub_lag(), {ref.name: len(ref.mailbox.items) for ref in every})
 
     # -- small things ------------------------------------------------------------------------------
 

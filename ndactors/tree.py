@@ -25,6 +25,7 @@ from .actors.hook import HookActor
 from .actors.inventory import InventoryActor
 from .actors.job import JobsActor, JobsSurroundings
 from .actors.log import LogActor, OutputRows
+from .actors.metric import MetricActor
 from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
@@ -35,6 +36,7 @@ from .adapters.state_files import StateFiles
 from .core.jobs import job_spec
 from .core.masking import mask_text
 from .core.model import App
+from .core.samples import Sample
 from .core.specs import NO_SECRETS, Owner, Placement, Secrets, engine_for
 from .errors import NextDeployError
 from .messages.containers import RecordEvent
@@ -53,6 +55,7 @@ from .ports import (
     Ledger,
     Listeners,
     LogService,
+    MetricStore,
     Prober,
     RecordStore,
     SecretStore,
@@ -108,6 +111,10 @@ class World:
     answers: dict[type, Callable[[], object]]
     open_admin: Callable[[Refs], Server]
     open_control: Callable[[Refs], Server]
+    metric_store: MetricStore
+    own_samples: Callable[[], tuple[Sample, ...]]
+    save: Callable[[str, object], None]
+    """``state.save``, off the event loop."""
     snapshot_versions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
 
@@ -128,6 +135,7 @@ class Refs:
     access: Ref = field(default_factory=lambda: Ref("access"))
     secrets: Ref = field(default_factory=lambda: Ref("secrets"))
     config: Ref = field(default_factory=lambda: Ref("config"))
+    metrics: Ref = field(default_factory=lambda: Ref("metrics"))
     engines: dict[str, Ref] = field(default_factory=dict)
 
 
@@ -144,11 +152,13 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.events, EventActor, world.event_store, world.stamp),
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
+            Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples),
             Child(refs.host, StatsActor, world.host, interval),
             Child(
                 refs.logs,
                 LogActor,
                 *(current, world.logs, world.output_rows, refs.events, world.leave_edge, world.monotonic),
+                *(world.state, world.save, (refs.metrics,), world.now),
                 stop_within=LOGS_STOP_SECONDS,
             ),
             Child(refs.access, AccessActor, world.state, refs.events, world.now),
@@ -170,6 +180,7 @@ def tree(world: World, refs: Refs) -> Child:
                 ProxyActor,
                 *(current, world.epoch, world.snapshot_versions, world.new_pool, world.leave_edge),
                 *(refs.apps, refs.events, refs.records, world.state, world.read_pages),
+                *(world.save, (refs.metrics,), world.now),
                 stop_within=EDGE_STOP_SECONDS,
             ),
             Child(

@@ -42,6 +42,7 @@ class Refs(NamedTuple):
     access: Ref
     secrets: Ref
     logs: Ref
+    metrics: Ref
 
 
 def create_app(

@@ -23,7 +23,7 @@ from ndactors.messages.queries import (
     DaemonView,
     GetApps,
     GetDaemon,
-    GetEdge,
+    GetEdgeTotals,
     GetHost,
     GetTree,
     HostView,
@@ -130,7 +130,7 @@ class Collector:
     def collect(self) -> Iterator[Any]:
         families = {name: _KINDS[kind](name, words, labels=labels) for name, kind, words, labels in FAMILIES}
         for ref, query, fill in (
-            (self._refs.edge, GetEdge(), _edge),
+            (self._refs.edge, GetEdgeTotals(), _edge),
             (self._refs.apps, GetApps(), _apps),
             (self._refs.host, GetHost(), _host),
             (self._refs.apps, GetJobs(), _jobs),

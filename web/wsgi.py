@@ -37,6 +37,7 @@ NAMES = {
     "access": "access",
     "secrets": "secrets",
     "logs": "logs",
+    "metrics": "metrics",
 }
 
 

@@ -7,30 +7,33 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from ..core import containers as labels
 from ..core.containers import ContainerStatus
 from ..core.logrecords import LogSource
 from ..core.model import Settings
+from ..core.rollups import until_sampling
 from ..errors import EngineError, NextDeployError
 from ..messages.containers import ApplySettings, ContainersSeen, RecordEvent
+from ..messages.log_totals import LogTotals, added_lines, carried_lines
 from ..messages.logs import (
     AskedLines,
     GetLogReport,
     GetLogs,
     KeepLogs,
-    LineCounts,
     LogPage,
     LogsReport,
     WantLines,
 )
-from ..ports import LogService
+from ..messages.metrics import Sampled
+from ..ports import LogService, StateStore
 from ..runtime.actor import Actor
 from ..runtime.ref import Later, Ref
+from .samples import log_samples
+from .saved_first import Saved, SavedFirst
 
 log = logging.getLogger("ndactors.logs")
 
+TOTALS = "logs/totals"
 ANNOUNCED_SECONDS = 60.0
 """So long a container that was just created counts, though no listing has it yet."""
 
@@ -45,7 +48,8 @@ class LogNews:
 
 
 class LogActor(Actor):
-    """``rows`` asks an engine, by its name, for output whose files cannot be read. ``now`` is monotonic."""
+    """``rows`` asks an engine, by its name, for output whose files cannot be read. ``now`` is monotonic, ``wall`` Unix
+    seconds. ``save`` is the state's, beside the mailbox; ``listeners`` are told figures."""
 
     def __init__(
         self,
@@ -55,6 +59,10 @@ class LogActor(Actor):
         events: Ref,
         leave: Callable[[], bool],
         now: Callable[[], float],
+        state: StateStore,
+        save: Callable[[str, object], None],
+        listeners: tuple[Ref, ...],
+        wall: Callable[[], float],
     ) -> None:
         self._settings = current()
         self._logs = logs
@@ -68,20 +76,29 @@ class LogActor(Actor):
         self._announced: dict[str, tuple[float, str, LogSource]] = {}
         self._engine_of: dict[str, str] = {}
         self._asking: set[str] = set()
+        self._state = state
+        self._listeners = listeners
+        self._wall = wall
         self._report: LogsReport | None = None
-        self._ended: LogsReport | None = None
-        """What the log processes before this one counted."""
+        self._totals = LogTotals()
+        """What all log processes counted."""
+        self._untold = False
+        """There was a report since the listeners were told."""
+        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted)
         self._told: tuple[LogSource, ...] = ()
         self._full = False
         self._notes: tuple[str, ...] = ()
 
     def on_start(self) -> None:
+        self._totals = self._state.load(TOTALS, LogTotals) or LogTotals()
+        self.after(until_sampling(self._wall()), SampleNow())
         tell = self.ref.tell
         self._logs.listen(tell, tell, lambda words: tell(LogNews(words)))
         self._logs.keep(_keep(self._settings))
         self._logs.start()
 
     def on_stop(self) -> None:
+        self._counters.last_words()
         if self._leave():
             self._logs.close()
         else:
@@ -109,7 +126,11 @@ class LogActor(Actor):
             case _Answered():
                 self._answer(message)
             case GetLogReport():
-                return self._total()
+                return self._counters.ask()
+            case Saved():
+                self._counters.done(message)
+            case SampleNow():
+                self._sample()
             case ApplySettings(settings=settings):
                 self._settings = settings
                 self._logs.keep(_keep(settings))
@@ -182,11 +203,9 @@ class LogActor(Actor):
     # -- figures -----------------------------------------------------------------------------------
 
     def _reported(self, report: LogsReport) -> None:
-        before = self._report
-        if before is not None and (before.pid, before.started_at) != (report.pid, report.started_at):
-            self._ended = _added(self._ended, before)
-            before = None
         self._report = report
+        self._totals = carried_lines(self._totals, report, self._settings.apps.keys())
+        self._untold = True
         for loss in report.losses:
             words = f"{loss.bytes:,} bytes of output were lost: {loss.reason}"
             detail: dict[str, object] = {"gaps": loss.gaps, "bytes": loss.bytes}
@@ -200,8 +219,24 @@ class LogActor(Actor):
                 self._events.tell(RecordEvent(kind="logs.trouble", reason=words))
         self._notes = report.notes
 
-    def _total(self) -> LogsReport | None:
-        return None if self._report is None else _added(self._ended, self._report)
+    def _counted(self) -> tuple[LogTotals | None, LogsReport | None]:
+        if self._report is None:
+            return None, None
+        return self._totals, added_lines(self._totals.ended, self._report)
+
+    def _sample(self) -> None:
+        now = self._wall()
+        self.after(until_sampling(now), SampleNow())
+        _, report = self._counted()
+        if self._untold and report is not None:
+            self._untold = False
+            self._counters.keep()
+            told = Sampled(source="logs", at=now, samples=log_samples(report), from_zero=True)
+            for listener in self._listeners:
+                listener.tell(told)
+
+
+class SampleNow: ...
 
 
 class _Answered:
@@ -227,28 +262,4 @@ def _source(status: ContainerStatus) -> LogSource | None:
         process=own.get(labels.PROCESS, "web"),
         replica=int(replica) if replica.isascii() and replica.isdigit() else 1,
         path=status.log_path or "",
-    )
-
-
-def _added(before: LogsReport | None, report: LogsReport) -> LogsReport:
-    """Counters of both; everything else is the newer one's."""
-    if before is None:
-        return report
-    counts = {(row.app, row.process): row.levels for row in before.counts}
-    for row in report.counts:
-        old = counts.get((row.app, row.process), (0, 0, 0, 0, 0))
-        counts[row.app, row.process] = tuple(a + b for a, b in zip(old, row.levels, strict=True))  # type: ignore[assignment]
-    dropped = dict(before.dropped)
-    for app, lines in report.dropped.items():
-        dropped[app] = dropped.get(app, 0) + lines
-    return replace(
-        report,
-        counts=tuple(
-            LineCounts(app=app, process=process, levels=own) for (app, process), own in sorted(counts.items())
-        ),
-        dropped=dropped,
-        gaps=before.gaps + report.gaps,
-        gap_bytes=before.gap_bytes + report.gap_bytes,
-        stored_lines=before.stored_lines + report.stored_lines,
-        cpu_seconds=before.cpu_seconds + report.cpu_seconds,
     )

@@ -7,6 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from ..core.model import App
@@ -50,12 +51,19 @@ LOG_CHARACTERS = 256 * 1024
 FLUSH_SECONDS = 1.0
 """How late a log may be on disk."""
 REQUESTS = "operations"
+TOTALS = "deploys-total"
 COUNTED = ("deploy", "rollback")
 RUNS_BESIDE = "run"
 """The kind that may go on while something else changes the app."""
 
 
 class FlushLogs: ...
+
+
+class DeploysSaved(Struct, frozen=True, kw_only=True):
+    """So that a counter does not fall with the daemon."""
+
+    rows: tuple[DeployTotals, ...]
 
 
 class OperationsActor(Actor):
@@ -90,6 +98,8 @@ class OperationsActor(Actor):
         self._totals: dict[str, DeployTotals] = {}
 
     def on_start(self) -> None:
+        saved = self._state.load(TOTALS, DeploysSaved)
+        self._totals = {row.app: row for row in saved.rows} if saved is not None else {}
         for operation in self._ledger.operations(GetOperations(state="running", limit=10_000)).items:
             full = self._ledger.operation(operation.id) or operation
             self._running[full.id] = full
@@ -281,6 +291,8 @@ class OperationsActor(Actor):
             counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
             durations = Histogram(counts=tuple(counts), total=durations.total + seconds)
         self._totals[app] = DeployTotals(app=app, results=results, durations=durations)
+        self._totals = {name: row for name, row in self._totals.items() if name == app or name in self._current()}
+        self._state.save(TOTALS, DeploysSaved(rows=tuple(self._totals.values())))
 
     def _end(self, operation: Operation, state: OperationState, reason: str) -> None:
         ended = replace(operation, state=state, reason=reason, ended=self._stamp(time.time()))

@@ -12,14 +12,19 @@ from msgspec.structs import replace
 
 from ..core.exposing import HOLD_SECONDS
 from ..core.model import App, Settings
+from ..core.rollups import until_sampling
 from ..errors import NotFound
 from ..messages.containers import ApplySettings, BackendDrained, DrainBackend, RecordEvent, RecordsArrived, TellService
 from ..messages.edge import EdgeReport, Route, RoutingSnapshot, Service
-from ..messages.queries import GetEdge, SetMaintenance
+from ..messages.metrics import Sampled
+from ..messages.queries import GetEdge, GetEdgeTotals, SetMaintenance
+from ..messages.totals import EdgeTotals, all_told, carried
 from ..ports import StateStore
 from ..runtime.actor import Actor
 from ..runtime.ref import Ref
 from ..runtime.timers import Timer
+from .samples import edge_samples
+from .saved_first import Saved, SavedFirst
 
 STOP_SECONDS = 10.0
 """How long requests in flight may take at the end."""
@@ -80,6 +85,9 @@ class Publish: ...
 class PatienceOver: ...
 
 
+class SampleNow: ...
+
+
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     apps: list[str]
 
@@ -89,13 +97,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SERVICES = "edge/services"
+TOTALS = "edge/totals"
 MAINTENANCE = "edge/maintenance"
 PATIENCE_SECONDS = 3.0
 """How long after a start the first snapshot waits for apps that have not told yet."""
 
 
 class ProxyActor(Actor):
-    """``versions`` counts snapshots and outlives this actor: within an epoch a version is never used twice."""
+    """``versions`` counts snapshots and outlives this actor: within an epoch a version is never used twice. ``save`` is the
+    state's, beside the mailbox; ``listeners`` are told figures; ``now`` is Unix seconds."""
 
     def __init__(
         self,
@@ -109,6 +119,9 @@ class ProxyActor(Actor):
         records: Ref,
         state: StateStore,
         read_pages: Callable[[str], tuple[dict[str, str], str]],
+        save: Callable[[str, object], None],
+        listeners: tuple[Ref, ...],
+        now: Callable[[], float],
     ) -> None:
         self._settings = current()
         self._epoch = epoch
@@ -120,6 +133,12 @@ class ProxyActor(Actor):
         self._records = records
         self._state = state
         self._read_pages = read_pages
+        self._listeners = listeners
+        self._now = now
+        self._totals: EdgeTotals | None = None
+        self._untold = False
+        """There was a report since the listeners were told."""
+        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted)
         self._pages: dict[str, dict[str, str]] = {}
         self._maintenance: set[str] = set()
         self._services: dict[str, Service] = {}
@@ -137,14 +156,17 @@ class ProxyActor(Actor):
         self._services = dict(remembered.services) if remembered is not None else {}
         maintained = self._state.load(MAINTENANCE, Maintenance)
         self._maintenance = set(maintained.apps) if maintained is not None else set()
+        self._totals = self._state.load(TOTALS, EdgeTotals)
         self._load_pages()
         tell = self.ref.tell
         self._pool = self._new_pool(self._settings, tell, self._records.tell, lambda words: tell(EdgeNews(words)))
         self._pool.start()
         self._apps.tell(TellService())
         self.after(PATIENCE_SECONDS, PatienceOver())
+        self.after(until_sampling(self._now()), SampleNow())
 
     def on_stop(self) -> None:
+        self._counters.last_words()
         if self._pool is None:
             return
         if self._leave_edge():
@@ -182,6 +204,12 @@ class ProxyActor(Actor):
                 self._events.tell(RecordEvent(kind="edge.changed", reason=words))
             case GetEdge():
                 return self._report
+            case GetEdgeTotals():
+                return self._counters.ask()
+            case Saved():
+                self._counters.done(message)
+            case SampleNow():
+                self._sample()
             case _:
                 return super().receive(message)
         return None
@@ -262,6 +290,8 @@ class ProxyActor(Actor):
 
     def _reported(self, report: EdgeReport) -> None:
         before, self._report = self._report, report
+        self._totals = carried(self._totals, report, self._settings.apps.keys())
+        self._untold = True
         if before is not None and report.restarts > before.restarts:
             self._events.tell(RecordEvent(kind="edge.worker_restarted", reason=f"{report.restarts} so far"))
         if before is not None and report.faults > before.faults:
@@ -271,6 +301,24 @@ class ProxyActor(Actor):
                 drain.timer.cancel()
                 self._draining.remove(drain)
                 drain.reply_to.tell(BackendDrained(key=drain.key, in_time=True, websockets=drain.websockets))
+
+    # -- figures -----------------------------------------------------------------------------------
+
+    def _counted(self) -> tuple[EdgeTotals | None, EdgeReport | None]:
+        if self._report is None or self._totals is None:
+            return None, None
+        return self._totals, all_told(self._totals, self._report)
+
+    def _sample(self) -> None:
+        now = self._now()
+        self.after(until_sampling(now), SampleNow())
+        _, report = self._counted()
+        if self._untold and report is not None:
+            self._untold = False
+            self._counters.keep()
+            told = Sampled(source="edge", at=now, samples=edge_samples(report), from_zero=True)
+            for listener in self._listeners:
+                listener.tell(told)
 
 
 def _drained(report: EdgeReport, drain: Draining) -> bool:

@@ -186,7 +186,7 @@ def expire(database: sqlite3.Connection, budget: int, alive: Collection[int]) ->
     for _ in range(SHRINK_ROUNDS):
         if used_bytes(database) <= budget or not _drop_oldest(database):
             break
-    there = [at for tier in TIERS if (at := oldest_slot(database, tier)) is not None]
+    there = [first for tier in TIERS if (first := oldest_slot(database, tier)) is not None]
     oldest = min(there, default=None)
     if oldest is not None:
         gone = database.execute("SELECT id FROM series WHERE seen + ? < ?", (SEEN_SECONDS, oldest)).fetchall()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -83,6 +84,7 @@ class Master:
         self._handed_over = False
         self._old: Peer | None = None
         self._old_report: EdgeReport | None = None
+        self._line = secrets.token_hex(8)
         self._waiting_to_be_ready = predecessor is not None
         self._heir_of_nothing = predecessor is None
         if predecessor is not None:
@@ -223,6 +225,8 @@ class Master:
         self._reported = now
         if self._daemon is None:
             return
+        if self._old is not None and self._old_report is None:
+            return  # it tells at once what was counted before us; without that the counters would fall
         total = Sum()
         self._crew.add_to(total)
         if self._old_report is not None:
@@ -240,6 +244,7 @@ class Master:
             dropped=total.dropped,
             version=__version__,
             notes=tuple(sorted(total.notes)),
+            line=self._line,
         )
         self._peers.send(self._daemon, report)
 
@@ -282,6 +287,7 @@ class Master:
             version=self._snapshot_version,
             drain_seconds=self._drain_seconds,
             snapshot=self._crew.snapshot,
+            line=self._line,
         )
         self._peers.send(self._successor, handover)
         note(f"upgrade: process {self._successor_process.pid} is to take over")
@@ -303,6 +309,7 @@ class Master:
             self._control = None  # its path belongs to the successor
         before, self._daemon = self._daemon, peer
         self._peers.forget(before)
+        self._changed = True
         self.stop(self._drain_seconds, handover=True)
 
     def _lost_successor(self, peer: Peer) -> None:
@@ -328,6 +335,7 @@ class Master:
             self._epoch, self._snapshot_version = message.epoch, message.version
             self._drain_seconds = message.drain_seconds
             self._crew.snapshot = message.snapshot
+            self._line = message.line
             self._heir_of_nothing = True
         elif isinstance(message, EdgeReport):
             self._old_report = message

@@ -24,6 +24,7 @@ from .config import (
 )
 from .jobs import GetJobs, JobView
 from .logs import GetLogReport, GetLogs, LogPage, LogsReport
+from .metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName
 from .operations import (
     BeginOperation,
     CancelOperation,
@@ -42,6 +43,7 @@ from .queries import (
     GetApps,
     GetDaemon,
     GetEdge,
+    GetEdgeTotals,
     GetEngine,
     GetEvents,
     GetHost,
@@ -83,6 +85,7 @@ Askable = (
     | GetDaemon
     | GetDeploys
     | GetEdge
+    | GetEdgeTotals
     | GetEngine
     | GetEnv
     | GetEvents
@@ -90,6 +93,8 @@ Askable = (
     | GetJobs
     | GetLogReport
     | GetLogs
+    | GetMetricNames
+    | GetMetrics
     | GetOperation
     | GetOperations
     | GetPlan
@@ -125,6 +130,8 @@ ANSWERS: dict[type, Any] = {
     GetJobs: tuple[JobView, ...],
     GetLogReport: LogsReport | None,
     GetLogs: LogPage,
+    GetMetricNames: tuple[MetricName, ...],
+    GetMetrics: MetricHistory,
     GetOperation: Operation,
     GetOperations: OperationPage,
     GetPlan: tuple[AppPlan, ...],

@@ -128,6 +128,8 @@ class Handover(Message, frozen=True, kw_only=True):
     drain_seconds: float
     snapshot: bytes
     """The newest, as it came; empty: none yet."""
+    line: str = ""
+    """See ``EdgeReport``."""
 
 
 class Ready(Message, frozen=True, kw_only=True):
@@ -226,6 +228,8 @@ class EdgeReport(Message, frozen=True, kw_only=True):
     version: str = ""
     notes: tuple[str, ...] = ()
     """What is wrong at the moment, in words."""
+    line: str = ""
+    """Reports of one line count on from one another: a successor is of its predecessor's. Empty: of an earlier version."""
 
 
 class WorkerReport(Message, frozen=True, kw_only=True):

@@ -208,4 +208,5 @@ class LogsReport(Message, frozen=True, kw_only=True):
 
 
 class GetLogReport(Message, frozen=True, kw_only=True):
-    """Answers the last ``LogsReport`` with counters since the daemon began, or None while there was none."""
+    """Answers the last ``LogsReport`` with counters over all log processes that ever were, or None while there was none. What
+    it tells is saved, so that these never fall, whoever is killed."""

@@ -159,7 +159,7 @@ class Operation(Value, frozen=True, kw_only=True):
 
 
 class GetDeploys(Message, frozen=True, kw_only=True):
-    """Answers ``tuple[DeployTotals, …]``: deploys and rollbacks that ended since the daemon's start."""
+    """Answers ``tuple[DeployTotals, …]``: deploys and rollbacks that ended."""
 
 
 class DeployTotals(Value, frozen=True, kw_only=True):

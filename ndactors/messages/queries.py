@@ -183,6 +183,11 @@ class GetEdge(Message, frozen=True, kw_only=True):
     """Answers the last ``EdgeReport``, or None while no edge ever answered."""
 
 
+class GetEdgeTotals(Message, frozen=True, kw_only=True):
+    """Answers an ``EdgeReport`` with counters over all edges that ever were, or None while none answered. What it tells is
+    saved, so that these never fall, whoever is killed."""
+
+
 REPLIES: dict[type, Any] = {
     GetTree: ActorNode,
     GetApps: tuple[AppView, ...],
@@ -192,5 +197,6 @@ REPLIES: dict[type, Any] = {
     GetEngine: EngineView,
     GetDaemon: DaemonView,
     GetEdge: EdgeReport | None,
+    GetEdgeTotals: EdgeReport | None,
 }
 """What each query answers: how a client of the link decodes the reply."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from ndactors.actors.log import LogActor
 from ndactors.core.containers import ContainerStatus
 from ndactors.core.logrecords import LogSource
-from ndactors.core.model import Logs, Retain, Settings
-from ndactors.errors import EngineUnreachable, Invalid, LogsAway
+from ndactors.core.model import App, Logs, Retain, Settings
+from ndactors.errors import EngineUnreachable, Invalid, LogsAway, StateError
 from ndactors.messages.containers import ApplySettings, ContainersSeen
 from ndactors.messages.logs import (
     AskedLines,
@@ -27,7 +28,24 @@ from ndactors.runtime.restarts import Intensity, Strategy
 from ndactors.runtime.root import Root
 from ndactors.runtime.supervisor import Child, Supervisor, supervisor_ref
 
-SETTINGS = Settings(project="test", environment="dev")
+APPS = {name: App(name=name, image="i", processes={}) for name in ("shop", "blog")}
+SETTINGS = Settings(project="test", environment="dev", apps=APPS)
+
+
+class State:
+    """Saved as it is on disk."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, bytes] = {}
+        self.error: StateError | None = None
+
+    def load(self, name, kind):
+        return msgspec.json.decode(self.records[name], type=kind) if name in self.records else None
+
+    def save(self, name, value):
+        if self.error is not None:
+            raise self.error
+        self.records[name] = msgspec.json.encode(value)
 
 
 class Service:
@@ -66,7 +84,7 @@ class Service:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, state: State | None = None) -> None:
         self.service = Service()
         self.events, self.ref = Ref("events"), Ref("logs")
         self.clock = 0.0
@@ -75,7 +93,11 @@ class World:
         self.answer: object = ()
         self.asked: list = []
         """What the engine was asked for, as it answered."""
-        actor = (lambda: SETTINGS, self.service, self.rows, self.events, lambda: self.leave, lambda: self.clock)
+        self.state, self.heard = state or State(), Ref("metrics")
+        actor = (
+            *(lambda: SETTINGS, self.service, self.rows, self.events, lambda: self.leave, lambda: self.clock),
+            *(self.state, self.state.save, (self.heard,), lambda: self.clock),
+        )
         child = Child(self.ref, LogActor, *actor)
         self.root = Root(Child(supervisor_ref("root"), Supervisor, [child], Strategy.ONE_FOR_ONE, Intensity(10, 60.0)))
         assert self.root.wait_started(5)
@@ -228,3 +250,54 @@ def test_sources_say_whose_they_are(world):
     world.service.follow = lambda sources, complete: told.extend(sources)
     world.saw("a", complete=True)
     assert told == [LogSource(container="a", app="shop", process="web", replica=2, path="/logs/a")]
+
+
+def test_counters_go_on_over_daemons(world):
+    """Both are killed, one after the other: nothing that was told is ever taken back."""
+    one = LineCounts(app="shop", process="web", levels=(0, 5, 0, 1, 0))
+    world.ref.tell(report(1, counts=(one,), dropped={"shop": 3}))
+    assert world.ref.ask(GetLogReport()).counts == (one,)
+    # a daemon that was killed tells nobody; the log process lives on, then it is another
+    after = World(world.state)
+    try:
+        assert after.ref.ask(GetLogReport()) is None
+        after.ref.tell(report(1, counts=(replace(one, levels=(0, 6, 0, 1, 0)),), dropped={"shop": 3}))
+        assert after.ref.ask(GetLogReport()).counts[0].levels == (0, 6, 0, 1, 0)
+        after.ref.tell(report(2, counts=(replace(one, levels=(0, 1, 0, 0, 0)),)))
+        found = after.ref.ask(GetLogReport())
+        assert (found.counts[0].levels, found.dropped) == ((0, 7, 0, 1, 0), {"shop": 3})
+    finally:
+        assert after.root.stop(5)
+
+
+def test_an_app_that_is_gone_begins_anew(world):
+    one = LineCounts(app="shop", process="web", levels=(0, 5, 0, 0, 0))
+    world.ref.tell(report(1, counts=(one,)))
+    world.ref.tell(ApplySettings(settings=replace(SETTINGS, apps={"blog": APPS["blog"]})))
+    world.ref.tell(report(2, counts=(LineCounts(app="blog", process="web", levels=(0, 1, 0, 0, 0)),)))
+    assert [row.app for row in world.ref.ask(GetLogReport()).counts] == ["blog"]
+
+
+def test_a_disk_that_takes_nothing_hides_no_figures(world):
+    world.state.error = StateError("full")
+    world.ref.tell(report(1, counts=(LineCounts(app="shop", process="web", levels=(0, 5, 0, 0, 0)),)))
+    assert world.ref.ask(GetLogReport()).counts[0].levels == (0, 5, 0, 0, 0)
+    assert world.ref.restarts == 0
+
+
+def test_figures_go_to_the_history(world, until, monkeypatch):
+    monkeypatch.setattr("ndactors.actors.log.until_sampling", lambda now: 0.005)
+    again = World()
+    try:
+        row = LineCounts(app="shop", process="web", levels=(0, 5, 0, 1, 0))
+        again.ref.tell(report(1, counts=(row,), dropped={"blog": 2}))
+        until(lambda: len(again.heard.mailbox.items) == 1)
+        told = again.heard.mailbox.items[0]
+        assert (told.source, told.from_zero) == ("logs", True)
+        found = {(s.name, *s.labels.values()): s.value for s in told.samples}
+        assert found["nextdeploy_log_lines_total", "shop", "web", "info"] == 5.0
+        assert found["nextdeploy_log_dropped_total", "blog"] == 2.0
+        again.ref.tell(report(1, counts=(row,)))
+        until(lambda: len(again.heard.mailbox.items) == 2)
+    finally:
+        assert again.root.stop(5)

@@ -28,6 +28,7 @@ from ndactors.messages.queries import (
     GetApps,
     GetDaemon,
     GetEdge,
+    GetEdgeTotals,
     GetEngine,
     GetEvents,
     GetHost,
@@ -136,6 +137,7 @@ class FakeRef:
             GetEnv: EnvView(items=(EnvItem(name="MODE", value="dev", process="web"),)),
             GetSource: SourceView(context="https://git.test/acme/shop.git#main"),
         }
+        self.answers[GetEdgeTotals] = self.answers[GetEdge]
         self.tokens: dict[str, TokenIdentity] = {}
         """Identities by digest and kind, as ``token`` makes them."""
 

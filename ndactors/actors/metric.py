@@ -1,0 +1,173 @@
+"""MetricActor: the history of metrics. It gathers what sources tell, and writes when a slot is over; what is measured is of no
+interest here. Questions are answered beside the mailbox."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.rollups import SLOT_SECONDS, slot, until_sampling
+from ..core.samples import Sample
+from ..errors import NextDeployError, StateError
+from ..messages.containers import RecordEvent
+from ..messages.metrics import GetMetricNames, GetMetrics, Sampled
+from ..ports import MetricsAdded, MetricStore
+from ..runtime.actor import Actor
+from ..runtime.ref import Later, Ref
+from ..runtime.timers import Task
+
+log = logging.getLogger("ndactors.metrics")
+
+MOST_WAITING = 32
+"""So much of each source waits while the store cannot write. Totals of counters lose nothing with those before them."""
+CLOCK_SECONDS = 60.0
+"""A sample that is older than the open slot by more than this tells that the clock was put back."""
+LATE_SECONDS = 3.0 * SLOT_SECONDS
+"""What waits for so long without news is written, too."""
+
+
+class SampleNow: ...
+
+
+class LookForLate: ...
+
+
+@dataclass
+class Written:
+    batches: list[Sampled]
+    added: MetricsAdded | None
+    error: BaseException | None
+
+
+@dataclass
+class Answered:
+    later: Later
+    value: Any
+    error: BaseException | None
+
+
+class MetricActor(Actor):
+    """``now`` is Unix seconds. ``own``: figures about this daemon itself."""
+
+    def __init__(
+        self, store: MetricStore, events: Ref, now: Callable[[], float], own: Callable[[], tuple[Sample, ...]]
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._now = now
+        self._own = own
+        self._open: int | None = None
+        """The slot that gathers now."""
+        self._waiting: list[Sampled] = []
+        self._fresh = False
+        """Something came since the last look."""
+        self._batches: list[Sampled] = []
+        """What is being written."""
+        self._writing: Task | None = None
+        self._failing = False
+        self._full = False
+
+    def on_start(self) -> None:
+        self.after(until_sampling(self._now()), SampleNow())
+        self.every(LATE_SECONDS, LookForLate())
+
+    def on_stop(self) -> None:
+        """What is being written may have got stuck on its way. Told twice, totals of counters count once."""
+        left = self._batches + self._waiting
+        if left:
+            try:
+                self._store.append(left)
+            except StateError as error:
+                log.error("the last figures are not in the history: %s", error)
+
+    def receive(self, message: object) -> object:
+        match message:
+            case Sampled():
+                self._take(message)
+            case SampleNow():
+                now = self._now()
+                self._take(Sampled(source="daemon", at=now, samples=self._own(), from_zero=True))
+                self.after(until_sampling(now), SampleNow())
+            case LookForLate():
+                if not self._fresh:
+                    self._write()
+                self._fresh = False
+            case Written():
+                self._written(message)
+            case GetMetrics():
+                return self._later(lambda: self._store.query(message))
+            case GetMetricNames():
+                return self._later(lambda: self._store.names(message))
+            case Answered():
+                self._answer(message)
+            case _:
+                return super().receive(message)
+        return None
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _take(self, sampled: Sampled) -> None:
+        """Each is stored in the slot of its own time; the open slot only decides when."""
+        at = slot(sampled.at, SLOT_SECONDS)
+        if self._open is None or at > self._open or at < self._open - CLOCK_SECONDS:
+            self._open = at
+            self._write()
+        self._fresh = True
+        self._keep(sampled)
+
+    def _keep(self, sampled: Sampled) -> None:
+        self._waiting.append(sampled)
+        own = [place for place, other in enumerate(self._waiting) if other.source == sampled.source]
+        if len(own) > MOST_WAITING:
+            del self._waiting[own[0]]
+
+    def _write(self) -> None:
+        if self._writing is not None or not self._waiting:
+            return
+        batches, self._waiting = self._waiting, []
+        self._batches = batches
+        self._writing = self.run(
+            lambda: self._store.append(batches), lambda added, error: Written(batches, added, error)
+        )
+
+    def _written(self, message: Written) -> None:
+        """What could not be written waits with what comes; it is tried again when the next slot is over."""
+        self._writing, self._batches = None, []
+        if message.error is not None:
+            if not isinstance(message.error, StateError):
+                raise message.error
+            later, self._waiting = self._waiting, message.batches
+            for sampled in later:
+                self._keep(sampled)
+            if not self._failing:
+                self._failing = True
+                self._tell("metrics.store_failed", f"{message.error}; it is tried again")
+            return
+        if self._failing:
+            self._failing = False
+            self._tell("metrics.resumed", "the history of metrics is written again")
+        if message.added is not None and message.added.refused and not self._full:
+            self._full = True
+            words = f"more than {message.added.most:,} series: {message.added.refused:,} are left out of the history"
+            self._tell("metrics.too_many", words, refused=message.added.refused)
+
+    def _tell(self, kind: str, words: str, **detail: object) -> None:
+        self._events.tell(RecordEvent(kind=kind, reason=words, detail=detail))
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def _later(self, call: Callable[[], object]) -> Later:
+        later = Later()
+        self.run(call, lambda value, error: Answered(later, value, error))
+        return later
+
+    @staticmethod
+    def _answer(message: Answered) -> None:
+        if message.error is None:
+            message.later.answer(message.value)
+        elif isinstance(message.error, NextDeployError):
+            message.later.fail(message.error)
+        else:
+            raise message.error

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from ndactors.actors.samples import daemon_samples, edge_samples, log_samples
+from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
+from ndactors.messages.logs import LineCounts, LogsReport
+from web.metrics import FAMILIES
+
+TOTALS = ServiceTotals(
+    app="shop",
+    process="web",
+    requests={"GET 200": 7, "POST 200": 2, "GET 500": 1},
+    durations={"2xx": Histogram(counts=(3, 4), total=0.5), "5xx": Histogram(counts=(0, 1), total=9.0)},
+    bytes_in=10,
+    bytes_out=20,
+    rate_limited=3,
+    in_flight={"a": 1, "b": 2},
+    held=4,
+)
+EDGE = EdgeReport(
+    epoch=1, master_pid=1, dropped=5, services={"shop": TOTALS}, workers=(WorkerState(pid=1, index=0, connections=6),)
+)
+LOGS = LogsReport(pid=1, counts=(LineCounts(app="shop", process="web", levels=(0, 7, 0, 1, 0)),))
+
+
+def found(samples) -> dict:
+    return {(sample.name.removeprefix("nextdeploy_"), *sample.labels.values()): sample for sample in samples}
+
+
+def test_methods_and_classes_are_added_up():
+    rows = found(edge_samples(EDGE))
+    assert rows["requests_total", "shop", "web", "200"].value == 9.0
+    assert rows["requests_total", "shop", "web", "500"].value == 1.0
+    duration = rows["request_duration_seconds", "shop", "web"]
+    assert (duration.kind, duration.counts, duration.value) == ("histogram", (3, 5), 9.5)
+    values = {key[0]: sample.value for key, sample in rows.items()}
+    assert (values["request_bytes_total"], values["response_bytes_total"], values["rate_limited_total"]) == (10, 20, 3)
+    assert (values["requests_in_flight"], values["requests_held"], values["edge_connections"]) == (3, 4, 6)
+    assert rows[("requests_dropped_total",)].value == 5
+
+
+def test_an_app_without_requests_has_no_durations():
+    quiet = EdgeReport(epoch=1, master_pid=1, services={"shop": ServiceTotals(app="shop", process="web")})
+    names = {sample.name for sample in edge_samples(quiet)}
+    assert "nextdeploy_request_duration_seconds" not in names
+    assert "nextdeploy_requests_in_flight" in names
+
+
+def test_every_level_is_there():
+    rows = found(log_samples(LOGS))
+    assert rows["log_lines_total", "shop", "web", "info"].value == 7.0
+    assert rows["log_lines_total", "shop", "web", "debug"].value == 0.0
+    assert rows["log_dropped_total", "shop"].value == 0.0
+
+
+def test_names_are_those_of_prometheus():
+    kinds = {"c": "counter", "g": "gauge", "h": "histogram"}
+    families = {name + ("_total" if kind == "c" else ""): (kinds[kind], labels) for name, kind, _, labels in FAMILIES}
+    own = daemon_samples(Histogram(counts=(1, 0), total=0.1), {"events": 3})
+    for sample in (*edge_samples(EDGE), *log_samples(LOGS), *own):
+        kind, labels = families[sample.name]
+        assert sample.kind == kind, sample.name
+        assert set(sample.labels) <= set(labels), sample.name
