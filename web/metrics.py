@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
@@ -98,9 +98,7 @@ _KINDS: dict[str, Any] = {"c": CounterMetricFamily, "g": GaugeMetricFamily, "h":
 
 def blueprint(refs: Refs, guard: Guard, *, open_to_all: bool) -> Blueprint:
     pages = Blueprint("metrics", __name__)
-    registry = CollectorRegistry()
-    registry.register(Collector(refs))
-    ProcessCollector(namespace="", registry=registry)
+    collector, process = Collector(refs), ProcessCollector(namespace="", registry=None)
     cached: dict[str, tuple[float, bytes, str]] = {}
 
     @pages.get("/metrics")
@@ -111,11 +109,17 @@ def blueprint(refs: Refs, guard: Guard, *, open_to_all: bool) -> Blueprint:
         encode, kind = choose_encoder(accept)
         made, content, _ = cached.get(kind, (0.0, b"", kind))
         if time.monotonic() - made > CACHE_SECONDS:
-            content = encode(registry)
+            answers = collector.ask()
+            # the text of a hundred apps takes longer than the event loop may stand still
+            content = _off_loop(lambda: encode(Answered(answers, process)))
             cached[kind] = (time.monotonic(), content, kind)
         return Response(content, content_type=kind)
 
     return pages
+
+
+Answers = list[tuple[Callable[[dict[str, Any], Any], None], Any]]
+"""What actors answered, each with what makes samples of it."""
 
 
 class Collector:
@@ -124,11 +128,8 @@ class Collector:
     def __init__(self, refs: Refs) -> None:
         self._refs = refs
 
-    def describe(self) -> list[Any]:
-        return []
-
-    def collect(self) -> Iterator[Any]:
-        families = {name: _KINDS[kind](name, words, labels=labels) for name, kind, words, labels in FAMILIES}
+    def ask(self) -> Answers:
+        answers: Answers = []
         for ref, query, fill in (
             (self._refs.edge, GetEdgeTotals(), _edge),
             (self._refs.apps, GetApps(), _apps),
@@ -144,8 +145,30 @@ class Collector:
             except NextDeployError:
                 continue  # a scrape with gaps tells more than none
             if answer is not None:
-                fill(families, answer)
+                answers.append((fill, answer))
+        return answers
+
+
+class Answered:
+    """A registry of what is known already: it asks nobody, and so may be read in another thread."""
+
+    def __init__(self, answers: Answers, process: ProcessCollector) -> None:
+        self._answers = answers
+        self._process = process
+
+    def collect(self) -> Iterator[Any]:
+        families = {name: _KINDS[kind](name, words, labels=labels) for name, kind, words, labels in FAMILIES}
+        for fill, answer in self._answers:
+            fill(families, answer)
         yield from families.values()
+        yield from self._process.collect()
+
+
+def _off_loop(call: Callable[[], bytes]) -> bytes:
+    """In gevent's thread pool."""
+    from gevent.hub import get_hub
+
+    return get_hub().threadpool.apply(call)  # type: ignore[no-any-return]
 
 
 def _edge(families: dict[str, Any], report: EdgeReport) -> None:

@@ -17,6 +17,7 @@ from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.logs import GetLogReport, GetLogs, LineCounts, LogPage, LogsReport
+from ndactors.messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName
 from ndactors.messages.operations import BeginOperation, DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     AppView,
@@ -137,6 +138,8 @@ class FakeRef:
             GetEnv: EnvView(items=(EnvItem(name="MODE", value="dev", process="web"),)),
             GetSource: SourceView(context="https://git.test/acme/shop.git#main"),
         }
+        self.answers[GetMetrics] = MetricHistory(name="nextdeploy_requests_total", kind="counter", step=10.0)
+        self.answers[GetMetricNames] = (MetricName(name="nextdeploy_requests_total", kind="counter", series=1),)
         self.answers[GetEdgeTotals] = self.answers[GetEdge]
         self.tokens: dict[str, TokenIdentity] = {}
         """Identities by digest and kind, as ``token`` makes them."""

@@ -54,9 +54,11 @@ FILTERED = {
     "/api/v1/blobs/missing",
     "/api/v1/blobs/<digest>",
     "/api/v1/logs",
+    "/api/v1/metrics/query",
+    "/api/v1/metrics/names",
     "/api/v1/ws",
 }
-"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs or test_live."""
+"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs, test_live or test_metrics."""
 
 
 def view(name: str, ref):
