@@ -15,6 +15,7 @@ run: $(VENV)/run.stamp ## start this repository's nextdeploy.yml on this machine
 
 test: $(VENV)/dev.stamp ## set up and run all tests, those on a real Docker Engine included
 	@sh packaging/test-engine.sh
+	@sh packaging/test-prometheus.sh
 	@sh packaging/run-tests.sh $(PY) $(TESTS)
 
 lint: $(VENV)/dev.stamp ## format, lint, types, import rules
@@ -32,6 +33,7 @@ bench: $(VENV)/dev.stamp ## benchmarks beside others on the same work (SHORT=1: 
 	@$(PY) tests/bench/edge.py $(if $(SHORT),--short)
 	@sh packaging/test-engine.sh
 	@$(PY) tests/bench/logs.py $(if $(SHORT),--short)
+	@$(PY) tests/bench/metrics.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/idle.py $(if $(SHORT),--short)
 
 chaos: $(VENV)/dev.stamp ## long runs on the real Engine: deploys under load, canaries, a death at every step (SHORT=1: a short form)
