@@ -53,6 +53,9 @@ class Daemon(threading.Thread):
         super().__init__(daemon=True)
         self.folder = folder
         self.report: EdgeReport | None = None
+        self.lines: set[str] = set()
+        self.falls: list[tuple[int, int]] = []
+        """From one report to the next."""
         self.hellos: list[Hello] = []
         self.ids: list[bytes] = []
         self.seen: dict[str, int] = {}
@@ -82,7 +85,10 @@ class Daemon(threading.Thread):
                 return
             for message in reader.feed(data):
                 if isinstance(message, EdgeReport):
-                    self.report = message
+                    before, self.report = self.counted(), message
+                    self.lines.add(message.line)
+                    if self.counted() < before:
+                        self.falls.append((before, self.counted()))
                 elif isinstance(message, Hello):
                     self.hellos.append(message)
                     if self.snapshot is not None:
@@ -123,7 +129,8 @@ class Daemon(threading.Thread):
         return self.hellos[-1].pid
 
     def counted(self) -> int:
-        return sum(self.report.services["app"].requests.values()) if self.report else 0
+        services = self.report.services if self.report else {}
+        return sum(services["app"].requests.values()) if "app" in services else 0
 
     def end(self) -> None:
         self.running = False
@@ -367,6 +374,8 @@ def test_many_upgrades_under_load_lose_nothing(edge, app):
     until(lambda: len(edge.daemon.ids) >= load.done)
     time.sleep(0.5)
     assert edge.daemon.counted() == load.done, "nothing is counted twice, and nothing is forgotten"
+    assert edge.daemon.falls == []
+    assert len(edge.daemon.lines) == 1 and "" not in edge.daemon.lines
     assert len(edge.daemon.ids) == len(set(edge.daemon.ids)) == load.done
     assert load.done > UPGRADES * 5
 

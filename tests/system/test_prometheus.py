@@ -223,3 +223,20 @@ def test_the_configuration_that_comes_along_is_right(tmp_path):
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "SUCCESS" in checked.stdout
+
+
+def test_prometheus_understands_what_the_dashboard_asks(tmp_path):
+    dashboard = json.loads((ROOT / "conf" / "grafana" / "nextdeploy.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    asked += [each["expr"] for each in dashboard["annotations"]["list"]]
+    rules = [
+        {"record": f"dashboard:{n}", "expr": expr.replace("$__rate_interval", "1m").replace("$app", "shop")}
+        for n, expr in enumerate(asked)
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    checked = subprocess.run(
+        [needed("promtool"), "check", "rules", str(path)], capture_output=True, text=True, timeout=30
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(rules)} rules found" in checked.stdout
