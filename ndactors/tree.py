@@ -199,6 +199,7 @@ def tree(world: World, refs: Refs) -> Child:
                                 refs.apps,
                                 AppsActor,
                                 *(current, groups, world.state, refs.operations, partial(_engine_of, world), new_app),
+                                *((refs.metrics,), world.now),
                             ),
                             Child(groups, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
                         ],

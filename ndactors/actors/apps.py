@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from ..core.model import App, Settings
+from ..core.rollups import until_sampling
 from ..errors import NotFound
 from ..messages.containers import (
     AccountFor,
@@ -21,6 +22,7 @@ from ..messages.containers import (
 )
 from ..messages.deployments import DeployRecord
 from ..messages.jobs import GetJobs, JobsChanged
+from ..messages.metrics import Sampled
 from ..messages.operations import Origin, PartEnded
 from ..messages.queries import AppView, GetApps, GetReadiness, Readiness
 from ..messages.secrets import EnvView, GetEnv
@@ -30,14 +32,19 @@ from ..ports import StateStore
 from ..runtime.actor import Actor
 from ..runtime.ref import Ref
 from ..runtime.supervisor import Child, StartChild, StopChild
+from .samples import app_samples
 
 Place = tuple[str, str]
 """An app's name and its engine's: an app that moves to another engine is for a while in two places."""
 
 
+class SampleNow: ...
+
+
 class AppsActor(Actor):
     """``groups`` is the supervisor below which every app has a group of its own; ``engine_of`` says where an app
-    belongs; ``new_app`` makes the ref of an app's DeployActor and the Child of its group."""
+    belongs; ``new_app`` makes the ref of an app's DeployActor and the Child of its group; ``listeners`` are told figures;
+    ``now`` is Unix seconds."""
 
     def __init__(
         self,
@@ -47,6 +54,8 @@ class AppsActor(Actor):
         operations: Ref,
         engine_of: Callable[[App], str],
         new_app: Callable[[str, str, Ref], tuple[Ref, Child]],
+        listeners: tuple[Ref, ...],
+        now: Callable[[], float],
     ) -> None:
         self._settings = current()
         self._groups = groups
@@ -54,6 +63,8 @@ class AppsActor(Actor):
         self._operations = operations
         self._engine_of = engine_of
         self._new_app = new_app
+        self._listeners = listeners
+        self._now = now
         self._apps: dict[Place, tuple[Ref, Child]] = {}
         self._views: dict[str, AppView] = {}
         self._jobs: dict[Place, JobsChanged] = {}
@@ -61,6 +72,7 @@ class AppsActor(Actor):
         """Places where the last container is gone."""
 
     def on_start(self) -> None:
+        self.after(until_sampling(self._now()), SampleNow())
         names = [*self._state.names("apps"), *self._state.names("deploys")]
         remembered = [name.partition("/")[2].partition("@") for name in names]
         for place in sorted({*self._wanted(), *((name, engine) for name, _, engine in remembered if engine)}):
@@ -88,6 +100,8 @@ class AppsActor(Actor):
             case TellService():
                 for ref, _ in self._apps.values():
                     ref.tell(message)
+            case SampleNow():
+                self._sample()
             case GetApps():
                 return tuple(view for _, view in sorted(self._views.items()))
             case GetJobs():
@@ -101,6 +115,15 @@ class AppsActor(Actor):
             case _:
                 return super().receive(message)
         return None
+
+    def _sample(self) -> None:
+        """Not before every app has told: what one tells later than the others would look as if it had just come."""
+        now = self._now()
+        self.after(until_sampling(now), SampleNow())
+        if self._views.keys() >= self._settings.apps.keys():
+            samples = app_samples(view for _, view in sorted(self._views.items()))
+            for listener in self._listeners:
+                listener.tell(Sampled(source="apps", at=now, samples=samples, from_zero=True))
 
     def _wanted(self) -> set[Place]:
         return {(app.name, self._engine_of(app)) for app in self._settings.apps.values()}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ..core.loglevels import LEVELS
 from ..core.samples import Kind, Sample
 from ..messages.edge import EdgeReport, Histogram, ServiceTotals
 from ..messages.logs import LogsReport
+from ..messages.queries import AppView
 
 
 def edge_samples(report: EdgeReport) -> tuple[Sample, ...]:
@@ -49,6 +50,23 @@ def log_samples(report: LogsReport) -> tuple[Sample, ...]:
             samples.append(_counter("nextdeploy_log_lines_total", count, labels))
     for app in sorted({row.app for row in report.counts} | set(report.dropped)):
         samples.append(_counter("nextdeploy_log_dropped_total", report.dropped.get(app, 0), {"app": app}))
+    return tuple(samples)
+
+
+def app_samples(views: Iterable[AppView]) -> tuple[Sample, ...]:
+    """How many containers are in which state, how many are wanted, and restarts."""
+    samples = []
+    for view in views:
+        states = Counter((container.process, container.state) for container in view.containers)
+        for (process, state), count in states.items():
+            samples.append(
+                _gauge("nextdeploy_containers", count, {"app": view.name, "process": process, "state": state})
+            )
+        for each in view.processes:
+            own = {"app": view.name, "process": each.name}
+            samples.append(_gauge("nextdeploy_replicas_desired", each.desired, own))
+            for reason, count in each.restarts_by_reason.items():
+                samples.append(_counter("nextdeploy_container_restarts_total", count, {**own, "reason": reason}))
     return tuple(samples)
 
 

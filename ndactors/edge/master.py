@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -84,7 +83,7 @@ class Master:
         self._handed_over = False
         self._old: Peer | None = None
         self._old_report: EdgeReport | None = None
-        self._line = secrets.token_hex(8)
+        self._line = os.urandom(8).hex()
         self._waiting_to_be_ready = predecessor is not None
         self._heir_of_nothing = predecessor is None
         if predecessor is not None:

@@ -378,6 +378,7 @@ class Daemon:
             apps=Ref("apps"),
             operations=Ref("operations"),
             hooks=Ref("hooks"),
+            metrics=Ref("metrics"),
         )
         groups = supervisor_ref("groups")
         quick = {"backoff": lambda: Backoff(0.001, 0.01)}
@@ -416,6 +417,8 @@ class Daemon:
                         self.refs.operations,
                         lambda app: "docker",
                         self._new_app,
+                        (self.refs.metrics,),
+                        lambda: 1000.0,
                         **quick,
                     ),
                     Child(groups, Supervisor, [], Strategy.ONE_FOR_ONE, Intensity(None)),

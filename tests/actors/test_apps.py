@@ -219,3 +219,18 @@ def test_addresses_that_changed_are_believed(daemon, engine, make_app, until):
     status = engine.named("nd-shop-web-1-1")
     engine._change(status.id, "started", address="10.9.9.9")
     until(lambda: [b.address for b in d.services["shop"].backends] == ["10.9.9.9"])
+
+
+def test_figures_of_apps_go_to_the_history_once_all_have_told(daemon, make_app, until, monkeypatch):
+    monkeypatch.setattr("ndactors.actors.apps.until_sampling", lambda now: 0.005)
+    d = daemon(make_app())
+    until(lambda: d.refs.metrics.mailbox.items)
+    first = d.refs.metrics.mailbox.items[0]
+    assert (first.source, first.at, first.from_zero) == ("apps", 1000.0, True)
+    assert {s.labels["app"] for s in first.samples} == {"shop"}
+    until(
+        lambda: any(
+            (s.name, s.labels.get("state"), s.value) == ("nextdeploy_containers", "running", 2.0)
+            for s in d.refs.metrics.mailbox.items[-1].samples
+        )
+    )

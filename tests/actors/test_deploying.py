@@ -79,6 +79,20 @@ def test_an_image_by_the_api_and_back(daemon, engine, make_app, until, done):
     assert {s.image for s in engine.now.values()} == {"shop:2"}
 
 
+def test_deploys_are_counted_on_by_the_next_daemon(daemon, make_app, until, done):
+    d = daemon(make_app())
+    until(lambda: idle(d))
+    done(d, d.begin(DeployApp(image="shop:2")))
+    before = d.refs.operations.ask(GetDeploys())
+    assert before[0].results == {"succeeded": 2}
+    d.kill()
+    after = daemon(make_app())
+    until(lambda: idle(after))
+    assert after.refs.operations.ask(GetDeploys()) == before
+    done(after, after.begin(RollbackApp()))
+    assert after.refs.operations.ask(GetDeploys())[0].results == {"succeeded": 3}
+
+
 @pytest.mark.parametrize(("change", "words"), [(RollbackApp(steps=3), "0 older"), (RollbackApp(to=9), "no revision 9")])
 def test_there_is_nothing_to_go_back_to(daemon, make_app, until, done, change, words):
     d = daemon(make_app())

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from ndactors.actors.samples import daemon_samples, edge_samples, log_samples
+from ndactors.actors.samples import app_samples, daemon_samples, edge_samples, log_samples
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.logs import LineCounts, LogsReport
+from ndactors.messages.queries import AppView, ContainerView, ProcessView
 from web.metrics import FAMILIES
 
 TOTALS = ServiceTotals(
@@ -52,11 +53,33 @@ def test_every_level_is_there():
     assert rows["log_dropped_total", "shop"].value == 0.0
 
 
+APP = AppView(
+    name="shop",
+    project="p",
+    state="healthy",
+    processes=(ProcessView(name="web", desired=3, running=2, routed=2, restarts_by_reason={"oom": 4}),),
+    containers=tuple(
+        ContainerView(id=str(n), name=str(n), app="shop", process="web", state="running" if n else "failed")
+        for n in range(3)
+    ),
+)
+
+
+def test_containers_by_state_and_restarts_by_reason():
+    rows = {key: sample.value for key, sample in found(app_samples([APP])).items()}
+    assert rows == {
+        ("containers", "shop", "web", "failed"): 1,
+        ("containers", "shop", "web", "running"): 2,
+        ("replicas_desired", "shop", "web"): 3,
+        ("container_restarts_total", "shop", "web", "oom"): 4,
+    }
+
+
 def test_names_are_those_of_prometheus():
     kinds = {"c": "counter", "g": "gauge", "h": "histogram"}
     families = {name + ("_total" if kind == "c" else ""): (kinds[kind], labels) for name, kind, _, labels in FAMILIES}
     own = daemon_samples(Histogram(counts=(1, 0), total=0.1), {"events": 3})
-    for sample in (*edge_samples(EDGE), *log_samples(LOGS), *own):
+    for sample in (*edge_samples(EDGE), *log_samples(LOGS), *app_samples([APP]), *own):
         kind, labels = families[sample.name]
         assert sample.kind == kind, sample.name
         assert set(sample.labels) <= set(labels), sample.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import zlib
 from itertools import pairwise
 
 import pytest
@@ -413,7 +414,7 @@ def test_a_block_is_unpacked_as_it_was_packed(rows):
 
 @given(st.binary(max_size=200))
 def test_what_was_never_packed_is_refused(data):
-    for body in (data, metric_blocks.zstd.compress(data)):
+    for body in (data, zlib.compress(data)):
         for unpack in (metric_blocks.unpack_row, metric_blocks.unpack_block):
             try:
                 unpack(body)
