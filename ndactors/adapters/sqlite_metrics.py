@@ -40,6 +40,8 @@ GONE_SECONDS = DAY
 """A series that had no sample for so long makes room for a new one, if there are too many."""
 ROOM = 500
 """So many of them at once."""
+CACHE_KIB = 512
+"""Of SQLite, for writing: what is written is not read again before long."""
 FORGET_WRITES = 360
 """A series without a sample for so many writes (an hour of them) is not kept in memory."""
 
@@ -241,6 +243,7 @@ class SqliteMetrics:
         (birth,) = database.execute("SELECT value FROM meta WHERE key = 'birth'").fetchone()
         if self._memory is not None and self._memory.birth == birth:
             return self._memory
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         (count,) = database.execute("SELECT count(*) FROM series").fetchone()
         memory = Memory(birth, count)
         memory.sources = {name for (name,) in database.execute("SELECT name FROM sources")}
