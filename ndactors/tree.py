@@ -152,7 +152,7 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.events, EventActor, world.event_store, world.stamp),
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
-            Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples),
+            Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples, ()),
             Child(refs.host, StatsActor, world.host, interval),
             Child(
                 refs.logs,

@@ -49,15 +49,21 @@ class Answered:
 
 
 class MetricActor(Actor):
-    """``now`` is Unix seconds. ``own``: figures about this daemon itself."""
+    """``now`` is Unix seconds. ``own``: figures about this daemon itself, which ``listeners`` are told, too."""
 
     def __init__(
-        self, store: MetricStore, events: Ref, now: Callable[[], float], own: Callable[[], tuple[Sample, ...]]
+        self,
+        store: MetricStore,
+        events: Ref,
+        now: Callable[[], float],
+        own: Callable[[], tuple[Sample, ...]],
+        listeners: tuple[Ref, ...],
     ) -> None:
         self._store = store
         self._events = events
         self._now = now
         self._own = own
+        self._listeners = listeners
         self._open: int | None = None
         """The slot that gathers now."""
         self._waiting: list[Sampled] = []
@@ -87,9 +93,7 @@ class MetricActor(Actor):
             case Sampled():
                 self._take(message)
             case SampleNow():
-                now = self._now()
-                self._take(Sampled(source="daemon", at=now, samples=self._own(), from_zero=True))
-                self.after(until_sampling(now), SampleNow())
+                self._sample()
             case LookForLate():
                 if not self._fresh:
                     self._write()
@@ -105,6 +109,14 @@ class MetricActor(Actor):
             case _:
                 return super().receive(message)
         return None
+
+    def _sample(self) -> None:
+        now = self._now()
+        self.after(until_sampling(now), SampleNow())
+        told = Sampled(source="daemon", at=now, samples=self._own(), from_zero=True)
+        self._take(told)
+        for listener in self._listeners:
+            listener.tell(told)
 
     # -- writing -----------------------------------------------------------------------------------
 

@@ -53,8 +53,10 @@ class Store:
 class World:
     def __init__(self) -> None:
         self.store, self.events, self.ref = Store(), Ref("events"), Ref("metrics")
-        self.clock = 1000.0
-        child = Child(self.ref, MetricActor, self.store, self.events, lambda: self.clock, lambda: (gauge(0.0),))
+        self.clock, self.heard = 1000.0, Ref("heard")
+        child = Child(
+            self.ref, MetricActor, self.store, self.events, lambda: self.clock, lambda: (gauge(0.0),), (self.heard,)
+        )
         self.root = Root(Child(supervisor_ref("root"), Supervisor, [child], Strategy.ONE_FOR_ONE, Intensity(10, 60.0)))
         assert self.root.wait_started(5)
 
@@ -136,6 +138,7 @@ def test_its_own_figures_come_by_themselves(until, monkeypatch):
     world.clock = 2010.0
     until(lambda: world.store.written)
     assert {batch.source for batch in world.store.written[0]} == {"daemon"}
+    assert world.heard.mailbox.items[0].source == "daemon"
     assert world.root.stop(5)
 
 
