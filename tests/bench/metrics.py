@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from ndactors.actors.samples import edge_samples, log_samples
 from ndactors.adapters.sqlite_metrics import SqliteMetrics
+from ndactors.daemon import SWITCH_SECONDS, settle_memory
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.logs import LineCounts, LogsReport
 from ndactors.messages.metrics import GetMetrics, Sampled
@@ -170,5 +171,7 @@ def history() -> None:
 
 
 if __name__ == "__main__":
+    sys.setswitchinterval(SWITCH_SECONDS)
+    settle_memory()
     rendering()
     history()
