@@ -90,7 +90,11 @@ class Server:
         yield (
             "edge",
             [
-                Figure(name="nextdeploy_requests_total", labels={**own, "code": "200"}, value=self._grow("good", count - bad)),
+                Figure(
+                    name="nextdeploy_requests_total",
+                    labels={**own, "code": "200"},
+                    value=self._grow("good", count - bad),
+                ),
                 Figure(name="nextdeploy_requests_total", labels={**own, "code": "502"}, value=self._grow("bad", bad)),
                 Figure(name="nextdeploy_request_duration_seconds", labels=own, counts=tuple(self.buckets)),
             ],

@@ -32,9 +32,13 @@ def maker():
 
 def test_totals_grow_and_begin_anew():
     increases = Increases()
-    assert [
-        (grown := increases.of(figure("n", value))) and grown[0] for value in (100.0, 130.0, 130.0, 7.0, 9.0)
-    ] == [None, 30.0, 0.0, 7.0, 2.0]
+    assert [(grown := increases.of(figure("n", value))) and grown[0] for value in (100.0, 130.0, 130.0, 7.0, 9.0)] == [
+        None,
+        30.0,
+        0.0,
+        7.0,
+        2.0,
+    ]
 
 
 def test_a_histogram_that_began_anew():
@@ -57,7 +61,12 @@ def test_what_nobody_tells_of_is_forgotten():
 
 @pytest.mark.parametrize(
     ("q", "counts", "value"),
-    [(0.5, (10, 0, 0, 0), 0.05), (0.95, (0, 100, 0, 0), 0.955), (0.95, (90, 0, 0, 10), 10.0), (0.5, (0, 0, 0, 0), None)],
+    [
+        (0.5, (10, 0, 0, 0), 0.05),
+        (0.95, (0, 100, 0, 0), 0.955),
+        (0.95, (90, 0, 0, 10), 10.0),
+        (0.5, (0, 0, 0, 0), None),
+    ],
 )
 def test_quantiles(q, counts, value):
     assert quantile(q, counts, BOUNDS) == (pytest.approx(value) if value is not None else None)
@@ -113,7 +122,9 @@ def test_the_p95_of_what_came_since(maker):
         return [figure("nextdeploy_request_duration_seconds", 1.0, counts, app="shop", process="web")]
 
     assert found(maker.signals("edge", durations(1000, 0, 0, 0), 100.0), "app.p95") == {}
-    assert found(maker.signals("edge", durations(1000, 100, 0, 0), 110.0), "app.p95") == {("shop",): pytest.approx(0.955)}
+    assert found(maker.signals("edge", durations(1000, 100, 0, 0), 110.0), "app.p95") == {
+        ("shop",): pytest.approx(0.955)
+    }
     assert found(maker.signals("edge", durations(1000, 100, 0, 0), 120.0), "app.p95") == {}
 
 
@@ -158,7 +169,12 @@ def test_any_figures_make_finite_signals(maker):
     names = ["nextdeploy_requests_total", "nextdeploy_request_duration_seconds", "nextdeploy_hub_lag_seconds", "nextdeploy_log_dropped_total", "x"]  # fmt: skip
     for _ in range(300):
         figures = [
-            figure(source.choice(names), source.choice([0.0, -5.0, 1e18]), [source.randrange(9)] * source.randrange(6), app="a")
+            figure(
+                source.choice(names),
+                source.choice([0.0, -5.0, 1e18]),
+                [source.randrange(9)] * source.randrange(6),
+                app="a",
+            )
             for _ in range(4)
         ]
         for signal in maker.signals("edge", figures, source.uniform(-1e9, 1e9)):
