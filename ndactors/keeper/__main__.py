@@ -52,6 +52,7 @@ class Keeper(Verbs, Terminals):
         self.events = deque(maxlen=MAX_EVENTS)
         self.watchers = []
         self.frozen = set()
+        self._looked = 0.0
         self.resting = set()
         self.over = False
         self._start_listening()
@@ -210,8 +211,10 @@ class Keeper(Verbs, Terminals):
                 continue  # it was not read: an exec of one that had ended already
 
     def _see_frozen(self) -> None:
-        if not self.watchers:
+        """Once a second, however much is printed meanwhile."""
+        if not self.watchers or time.monotonic() - self._looked < FREEZE_SECONDS:
             return
+        self._looked = time.monotonic()
         now = {app.id for app in self.apps.values() if app.state["state"] == "running" and app.is_stopped()}
         for id in now ^ self.frozen:
             if id in self.apps:
