@@ -345,12 +345,12 @@ def test_the_time_that_an_actor_takes_is_counted():
             while time.perf_counter() < end:
                 pass
 
-    ref = Ref("slow")
-    root = Root(Child(supervisor_ref("root"), Supervisor, [Child(ref, Slow)]))
+    ref, above = Ref("slow"), supervisor_ref("root")
+    root = Root(Child(above, Supervisor, [Child(ref, Slow)]))
     assert root.wait_started(5)
     for _ in range(4):
         ref.ask(0.01)
     ref.ask(0.0)
-    node = root.ref.ask(GetTree()).children[0]
+    (node,) = above.ask(GetTree()).children
     assert 0.04 <= node.busy_seconds < 2.0
     root.stop(5)
