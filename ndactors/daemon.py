@@ -25,6 +25,7 @@ from gevent.hub import get_hub
 from . import __version__
 from .actors.log import OutputRows
 from .adapters.admin_server import AdminServer
+from .adapters.alert_channels import AlertChannels
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
 from .adapters.claimed_blobs import BlobClaims, SharedBlobs
@@ -158,6 +159,7 @@ class Daemon:
         bundles = Bundles(folder / "projects", self._blobs, off_loop)
         loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
         self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
+        self._alert_channels = AlertChannels(lambda: config.current().monitoring.alert, folder, HookClient())
         self._logs = LogPool(folder, epoch=self._identity.epoch, version=__version__)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
@@ -223,6 +225,7 @@ class Daemon:
             blobs=self._blobs,
             secrets=self._secrets,
             hook_sender=HookClient(),
+            alert_channels=self._alert_channels,
             ledger=self._ledger,
             listeners=ProcListeners(),
             logs=self._logs,
@@ -308,6 +311,8 @@ class Daemon:
             access=refs.access,
             secrets=refs.secrets,
             logs=refs.logs,
+            alerts=refs.alerts,
+            notify=refs.notify,
         )
         return asked, web.create_app(
             asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
