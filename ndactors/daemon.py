@@ -21,6 +21,8 @@ import gevent
 import msgspec
 from gevent.event import Event
 from gevent.hub import get_hub
+from gevent.resolver.thread import Resolver
+from gevent.threadpool import ThreadPool
 
 from . import __version__
 from .actors.log import OutputRows
@@ -74,6 +76,7 @@ log = logging.getLogger("ndactors.daemon")
 DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
 """Exit codes."""
 STOP_SECONDS = 60.0
+NAME_THREADS = 20
 EDGE_STOP_SECONDS = 10.0
 GREETING_SECONDS = 15.0
 
@@ -183,6 +186,7 @@ class Daemon:
             gevent.signal_handler(signal.SIGHUP, lambda: refs.config.tell(ReloadConfig())),
         ]
         self._lag.start()
+        _look_up_names_apart()
         root = Root(tree(self._world(), refs))
         refs.events.tell(
             RecordEvent(kind="daemon.started", reason=f"nextdeploy {__version__}, epoch {self._identity.epoch}")
@@ -434,6 +438,14 @@ def _url(address: str) -> str:
 def off_loop(call: Callable[[], Any]) -> Any:
     """Run what blocks in gevent's thread pool; the caller waits, everybody else goes on."""
     return get_hub().threadpool.apply(call)
+
+
+def _look_up_names_apart() -> None:
+    """Names of hosts are looked up in threads of their own: a name server that is away holds each for half a minute, and
+    what is written to disk must not wait for it."""
+    hub = get_hub()
+    if isinstance(hub.resolver, Resolver):
+        hub.resolver.pool = ThreadPool(NAME_THREADS)
 
 
 def _now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import email.errors
 import email.policy
 import email.utils
 import ipaddress
@@ -80,6 +81,10 @@ class MailChannel:
         host, _, port = settings.smtp.rpartition(":")
         self._host, self._port = host.strip("[]") or "localhost", int(port)
         to = ", ".join(settings.to[:3]) + (f" and {len(settings.to) - 3} more" if len(settings.to) > 3 else "")
+        name, _, address = settings.sender.rpartition("<")
+        self._sender = address.rstrip(">").strip()
+        name = re.sub(r'[\\"]', "", name).strip()
+        self._quoted_name = f'"{name}"' if name else ""
         self.key = f"mail {settings.smtp} {settings.username or ''} {settings.sender} {' '.join(settings.to)}"
         self.name = f"mail to {to} by {host or 'localhost'}:{port}"
 
@@ -91,7 +96,7 @@ class MailChannel:
             message = self._message(notification)
             smtp = self._connect()
             self._secure(smtp)
-            refused = smtp.send_message(message, self._sender(), list(self._settings.to))
+            refused = smtp.send_message(message, self._sender, list(self._settings.to))
             limit.close()  # it is theirs now: whatever happens from here on, it must not be sent twice
             _leave(smtp)
             return self._accepted(refused)
@@ -126,8 +131,9 @@ class MailChannel:
         except OSError as error:
             return HookAnswer(good=False, words=f"cannot be reached: {error.strerror or 'it is away'}", again=True)
         except UnicodeError:
-            return HookAnswer(good=False, words="user, password and addresses have to be ASCII for this server")
-        except (ValueError, LookupError) as error:
+            what = "user, password and addresses have to be ASCII for this server"
+            return HookAnswer(good=False, words=what if smtp is not None else "its address makes no sense")
+        except (ValueError, LookupError, email.errors.MessageError) as error:
             return HookAnswer(good=False, words=f"cannot be sent so: {self._said(error)}")
         finally:
             limit.close()
@@ -161,17 +167,14 @@ class MailChannel:
 
     # -- the message -------------------------------------------------------------------------------
 
-    def _sender(self) -> str:
-        return email.utils.parseaddr(self._settings.sender)[1]
-
     def _message(self, notification: Notification) -> EmailMessage:
         message = EmailMessage(policy=POLICY)
-        message["From"] = self._settings.sender
+        message["From"] = f"{self._quoted_name} <{self._sender}>" if self._quoted_name else self._sender
         message["To"] = ", ".join(self._settings.to)
         message["Subject"] = subject(notification)
         message["Date"] = email.utils.format_datetime(_date(notification.at))
         id = re.sub(r"[^A-Za-z0-9_-]", "_", notification.id)
-        domain = self._sender().rpartition("@")[2]
+        domain = self._sender.rpartition("@")[2]
         message["Message-ID"] = f"<{id}.{notification.state}@{domain if domain.isascii() else 'nextdeploy.invalid'}>"
         message["Auto-Submitted"] = "auto-generated"
         message["X-Auto-Response-Suppress"] = "All"

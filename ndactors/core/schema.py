@@ -49,8 +49,10 @@ NETWORK = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
 FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 FORWARDERS_OWN = frozenset(("connection", "content-length", "content-type", "host", "transfer-encoding"))
-MAILBOX = r"""[^@\s<>()\[\],;:\\"\x00-\x1f\x7f]+@[^@\s<>(),;:\\"\x00-\x1f\x7f]+"""
-SENDER = rf"""[^@<>\x00-\x1f\x7f]*<{MAILBOX}>|{MAILBOX}"""
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+MAILBOX = rf"(?=[^@]{{1,64}}@.{{1,255}}$){ATOM}(?:\.{ATOM})*@{LABEL}(?:\.{LABEL})*"
+SENDER = rf"[^@<>\x00-\x1f\x7f]{{0,200}}<{MAILBOX.replace('$', '>$')}>|{MAILBOX}"
+MAILBOX_HINT = "Not a valid address; write it like ops@example.com (a domain of other letters as xn--…)."
 STORE_NAME = r"[A-Za-z0-9_.-]+"
 """Of a secret in the store."""
 
@@ -473,8 +475,8 @@ class Monitoring(Block):
 
     class Alert(Block):
         class Email(Block):
-            to = ListOf(Str(MAILBOX, "Not a valid address."), alone=True, required=True, validate=Length(1, 50))
-            sender = Str(SENDER, "Not a valid address.", data_key="from", required=True)
+            to = ListOf(Str(MAILBOX, MAILBOX_HINT), alone=True, required=True, validate=Length(1, 50))
+            sender = Str(SENDER, MAILBOX_HINT, data_key="from", required=True)
             smtp = Address(required=True)
             username = Str(allow_none=True)
             password = Str(allow_none=True)

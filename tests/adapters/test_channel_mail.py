@@ -6,6 +6,7 @@ import datetime
 import email
 import email.policy
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -18,12 +19,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from ndactors.adapters import channel_mail
 from ndactors.adapters.channel_mail import MailChannel
 from ndactors.core.model import Email
 from ndactors.core.notices import fitted
 from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.schema import MAILBOX, SENDER
 
 PASSWORD = "correct-horse-S3CRET"
 ALERT = AlertView(
@@ -441,6 +446,54 @@ def test_what_was_accepted_is_not_sent_again_because_of_a_bad_goodbye(raw):
     answer = send(raw(serve), seconds=5.0)
     over.set()
     assert (answer.good, answer.words) == (True, "accepted")
+
+
+@pytest.mark.parametrize(
+    ("sender", "name", "address"),
+    [
+        ("a@x.test", "", "a@x.test"),
+        ("Ops, the team <a@x.test>", "Ops, the team", "a@x.test"),
+        ('"Ops \\"x\\"" <a@x.test>', "Ops x", "a@x.test"),
+        ("<a@x.test>", "", "a@x.test"),
+        ("Größer & (Söhne); <a@x.test>", "Größer & (Söhne);", "a@x.test"),
+    ],
+)
+def test_senders(serve, mailbox, sender, name, address):
+    assert send(serve(mailbox), sender=sender).good
+    ((by, _, content),) = mailbox.mails
+    (found,) = read(content)["From"].addresses
+    assert (by, found.display_name, found.addr_spec) == (address, name, address)
+
+
+@pytest.mark.parametrize("host", ["a..b", "-", "x" * 300, "."])
+def test_addresses_that_make_no_sense(host):
+    answer = send(25, smtp=f"{host}:25")
+    assert not answer.good and answer.words.startswith(("its address makes no sense", "cannot be reached: "))
+
+
+ATOMS = "aZ0!#$%&'*+/=?^_`{|}~-"
+names = st.text(max_size=200).filter(lambda text: re.fullmatch(SENDER, f"{text}<a@b>"))
+locals_ = st.lists(st.text(ATOMS, min_size=1, max_size=30), min_size=1, max_size=3).map(".".join)
+domains = st.lists(st.text("aZ0", min_size=1, max_size=63), min_size=1, max_size=4).map(".".join)
+mailboxes = st.builds("{}@{}".format, locals_, domains).filter(lambda text: re.fullmatch(MAILBOX, text))
+
+
+@settings_of_hypothesis(max_examples=100, deadline=None)
+@given(names, mailboxes, st.lists(mailboxes, min_size=1, max_size=50))
+def test_whatever_the_configuration_lets_pass_makes_a_message(name, address, to):
+    sender = f"{name} <{address}>" if name.strip() else address
+    channel = MailChannel(settings(25, sender=sender, to=tuple(to)), "web1")
+    content = channel._message(fitted(NOTE)).as_bytes()
+    head = content.partition(b"\r\n\r\n")[0]
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n") if line[:1] not in b" \t"]
+    assert set(names) <= {
+        b"From", b"To", b"Subject", b"Date", b"Message-ID", b"Auto-Submitted", b"X-Auto-Response-Suppress", b"Content-Type",
+        b"Content-Transfer-Encoding", b"MIME-Version",
+    }  # fmt: skip
+    assert len(names) == len(set(names))
+    told = read(content)
+    assert [each.addr_spec for each in told["To"].addresses] == to
+    assert [each.addr_spec for each in told["From"].addresses] == [address]
 
 
 def test_what_a_channel_is_called():
