@@ -63,11 +63,11 @@ def test_who_is_told_of_alerts(tmp_path):
     from ndactors.core.schema import KINDS
 
     key = "whsec_" + "a" * 43 + "="
-    content = f"""monitoring:
+    content = """monitoring:
   alert:
     webhook: https://a.test/S3CRET
-    webhook_secret: ${{KEY}}
-    email: {{to: ops@x.test, from: Größer <a@x.test>, smtp: "smtp.x.test:465", username: u, password: S3CRET}}
+    webhook_secret: ${KEY}
+    email: {to: ops@x.test, from: Größer <a@x.test>, smtp: "smtp.x.test:465", username: u, password: S3CRET}
     apprise: [tgram://S3CRET/1]
 """
     loaded = read(tmp_path, content, variables={"KEY": key})
