@@ -10,6 +10,7 @@ from ..messages.containers import RecordEvent
 from ..messages.queries import Event, GetEvents
 from ..ports import EventStore
 from ..runtime.actor import Actor
+from ..runtime.ref import Ref
 from ..runtime.timers import Task
 
 log = logging.getLogger("ndactors.event")
@@ -33,9 +34,11 @@ class NotStored:
 
 
 class EventActor(Actor):
-    """``stamp`` gives the time as RFC 3339. A store that fails loses nothing until ``KEEP_UNSTORED`` events wait."""
+    """``stamp`` gives the time as RFC 3339. A store that fails loses nothing until ``KEEP_UNSTORED`` events wait.
+    ``listeners`` hear of each event as it comes."""
 
-    def __init__(self, store: EventStore, stamp: Callable[[], str]) -> None:
+    def __init__(self, store: EventStore, stamp: Callable[[], str], listeners: tuple[Ref, ...] = ()) -> None:
+        self._listeners = listeners
         self._store = store
         self._stamp = stamp
         self._waiting: list[Event] = []
@@ -91,6 +94,8 @@ class EventActor(Actor):
             del self._waiting[0]
             self._lost += 1
         self._store_soon()
+        for listener in self._listeners:
+            listener.tell(message)
 
     def _store_soon(self) -> None:
         if self._storing is None and self._waiting:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from .alerts import AlertView
 from .model import Value
 from .notices import MAX_ALERTS, line
-from .notifications import AlertView, DeadLetter, Notification
+from .notifications import DeadLetter, Notification
 from .webhooks import LONGEST_WAIT, HookAnswer, wait_before
 
 DELAYS = (5.0, 20.0, 60.0, 180.0, 600.0)

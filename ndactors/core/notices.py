@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from .notifications import AlertView, Notification
+from .alerts import AlertView
+from .notifications import Notification
 from .webhooks import MAX_BODY
 
 MAX_ALERTS = 20

@@ -1,6 +1,5 @@
 """The keeper: one loop over its socket, its apps' output and their ends. Every change is on disk before it is told."""
 
-import argparse
 import ctypes
 import fcntl
 import json
@@ -344,12 +343,12 @@ def note(words: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="nextdeploy keeper")
-    parser.add_argument("--role", required=True)
-    parser.add_argument("--state-dir", required=True)
-    arguments = parser.parse_args()
+    folders = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--state-dir=")]
+    if len(folders) != 1 or not folders[0]:
+        note("--state-dir=FOLDER is missing")
+        return 2
     try:
-        keeper = Keeper(arguments.state_dir)
+        keeper = Keeper(folders[0])
     except BlockingIOError:
         note("another keeper runs already")
         return 0

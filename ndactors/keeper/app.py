@@ -9,7 +9,6 @@ import grp
 import json
 import os
 import pwd
-import secrets
 import signal
 import subprocess
 import time
@@ -42,7 +41,7 @@ def started(pid: int):
 
 
 def write_atomically(path: str, value) -> None:
-    temporary = f"{path}.{secrets.token_hex(4)}"
+    temporary = f"{path}.{os.urandom(4).hex()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -95,7 +94,7 @@ class App:
 
     @classmethod
     def create(cls, parent: str, spec: dict) -> "App":
-        folder = os.path.join(parent, secrets.token_hex(16))
+        folder = os.path.join(parent, os.urandom(16).hex())
         os.mkdir(folder, 0o700)
         write_atomically(os.path.join(folder, "spec.json"), spec)
         app = cls(folder, spec, {"state": "created", "created": time.time()})

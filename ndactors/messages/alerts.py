@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.notifications import AlertState as AlertState
-from ..core.notifications import AlertView as AlertView
+from ..core.alerts import AlertState as AlertState
+from ..core.alerts import AlertView as AlertView
+from ..core.alerts import Silence as Silence
 from ..core.notifications import DeadLetter as DeadLetter
 from ..core.notifications import Notification as Notification
 from .base import Message, Value
@@ -24,18 +25,6 @@ class AcknowledgeAlert(Message, frozen=True, kw_only=True):
     id: str
     by: str
     apps: tuple[str, ...] | None = None
-
-
-class Silence(Value, frozen=True, kw_only=True):
-    """Nobody is told of alerts that it fits, from ``begins`` to ``ends`` (Unix seconds). ``kind`` and ``app`` None: any."""
-
-    id: str
-    begins: float
-    ends: float
-    kind: str | None = None
-    app: str | None = None
-    reason: str = ""
-    by: str = ""
 
 
 class AddSilence(Message, frozen=True, kw_only=True):

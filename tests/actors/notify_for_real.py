@@ -22,8 +22,9 @@ from ndactors.adapters.channel_webhook import WebhookChannel
 from ndactors.adapters.state_files import StateFiles
 from ndactors.adapters.webhook import HookClient
 from ndactors.core import notice_queue
+from ndactors.core.alerts import AlertView
 from ndactors.core.model import Email, Settings
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.messages.alerts import Notify, TestChannels
 from ndactors.runtime.actor import Actor
 from ndactors.runtime.lag import LagMeter

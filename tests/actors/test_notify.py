@@ -14,9 +14,10 @@ import pytest
 from gevent.event import Event
 
 from ndactors.actors.notify import NotifyActor
+from ndactors.core.alerts import AlertView
 from ndactors.core.model import Settings
 from ndactors.core.notice_queue import HOUR, HOURLY, ChannelRecord
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.core.webhooks import HookAnswer
 from ndactors.errors import Conflict, StateError
 from ndactors.messages.alerts import ChannelResult, GetChannels, GetSigningKey, Notify, TestChannels

@@ -24,9 +24,10 @@ from ndactors.adapters.channel_slack import SlackChannel
 from ndactors.adapters.channel_webhook import WebhookChannel, signature
 from ndactors.adapters.config_file import ConfigFile
 from ndactors.adapters.webhook import HookClient
+from ndactors.core.alerts import AlertView
 from ndactors.core.model import Alert, Email
 from ndactors.core.notices import fitted
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.errors import StateError
 
 KEY = b"k" * 32

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 
 from ndactors.adapters import channel_mail
 from ndactors.adapters.channel_mail import MailChannel
+from ndactors.core.alerts import AlertView
 from ndactors.core.model import Email
 from ndactors.core.notices import fitted
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.core.schema import MAILBOX, SENDER
 
 PASSWORD = "correct-horse-S3CRET"

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ndactors.core.alerts import AlertView
 from ndactors.core.notice_queue import (
     DELAYS,
     HOUR,
@@ -21,7 +22,7 @@ from ndactors.core.notice_queue import (
     next_step,
     record_name,
 )
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.core.webhooks import LONGEST_WAIT, HookAnswer
 
 NOW = 1_000_000.0

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ndactors.core.alerts import AlertView
 from ndactors.core.notices import (
     MAX_ALERTS,
     MAX_SUBJECT,
@@ -24,7 +25,7 @@ from ndactors.core.notices import (
     subject,
     webhook_body,
 )
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 from ndactors.core.webhooks import MAX_BODY
 
 BEGAN = 1_769_860_800.0  # 2026-01-31 12:00:00 UTC

@@ -15,9 +15,10 @@ import pytest
 from daemon import Daemon, until
 
 from ndactors.adapters.state_files import StateFiles
+from ndactors.core.alerts import AlertView
 from ndactors.core.notice_queue import ChannelRecord, added, record_name
 from ndactors.core.notices import fitted
-from ndactors.core.notifications import AlertView, Notification
+from ndactors.core.notifications import Notification
 
 
 class Receiver:
