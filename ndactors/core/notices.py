@@ -171,8 +171,8 @@ def _over(alert: AlertView, notification: Notification) -> float | None:
 
 
 def where(alert: AlertView, notification: Notification) -> str:
-    parts = [("app", alert.app), ("process", alert.process), ("container", alert.container), *alert.subject.items()]
-    named = ", ".join(f"{name} {value}" for name, value in parts if value)
+    parts = {"app": alert.app, "process": alert.process, "container": alert.container, **alert.subject}
+    named = ", ".join(f"{name} {value}" for name, value in parts.items() if value)
     host = f"host {notification.server}" if notification.server else "this host"
     return f"{named}, {host}" if named else host
 

@@ -13,15 +13,17 @@ import msgspec
 import pytest
 from gevent.event import Event
 
+from ndactors.actors.alert import AlertActor, AlertSurroundings
 from ndactors.actors.notify import NotifyActor
 from ndactors.core.alerts import AlertView
 from ndactors.core.model import Settings
 from ndactors.core.notice_queue import HOUR, HOURLY, ChannelRecord
+from ndactors.core.notices import plain, subject
 from ndactors.core.notifications import Notification
 from ndactors.core.webhooks import HookAnswer
 from ndactors.errors import Conflict, StateError
 from ndactors.messages.alerts import ChannelResult, GetChannels, GetSigningKey, Notify, TestChannels
-from ndactors.messages.containers import ApplySettings
+from ndactors.messages.containers import ApplySettings, RecordEvent
 from ndactors.runtime.actor import Actor
 from ndactors.runtime.ref import Ref
 from ndactors.runtime.restarts import Backoff, Intensity, Strategy
@@ -131,7 +133,11 @@ class World:
         root._life.kill()
 
     def saved(self) -> list[ChannelRecord]:
-        return [msgspec.json.decode(each, type=ChannelRecord) for each in self.records.values()]
+        return [
+            msgspec.json.decode(each, type=ChannelRecord)
+            for name, each in self.records.items()
+            if name.startswith("notify/")
+        ]
 
     def waiting(self) -> int:
         return sum(len(record.waiting) for record in self.saved())
@@ -447,6 +453,38 @@ def test_the_key_is_told_unless_the_configuration_has_it(world):
     world.key = None
     with pytest.raises(Conflict, match="webhook_secret"):
         notify.ask(GetSigningKey())
+
+
+# -- with the actor that knows what is wrong -------------------------------------------------------
+
+
+def test_what_is_wrong_is_told_in_words(world, until, monkeypatch):
+    monkeypatch.setattr("ndactors.actors.alert.GROUP_SECONDS", 0.01)
+    world.channels = [world.a]
+    notify, alerts = world.start(), Ref("alerts")
+    around = AlertSurroundings(
+        settings=lambda: Settings(project="acme", environment="prod"),
+        state=world,
+        events=Ref("nobody"),
+        notify=notify,
+        now=lambda: world.clock,
+        new_id=lambda: f"w{next(world.ids)}",
+        server="web1",
+    )
+    world.roots.append(Root(Child(supervisor_ref("more"), Supervisor, [Child(alerts, AlertActor, around)])))
+    alerts.tell(
+        RecordEvent(kind="container.oom", app="shop", process="web", container="nd-shop-web-1", reason="exited 137")
+    )
+    until(lambda: world.a.heard)
+    (alert,) = world.a.heard[0].alerts
+    lines = plain(world.a.heard[0]).splitlines()
+    assert lines[0] == "Warning: shop/web ran out of memory: exited 137"
+    assert "  Where: app shop, process web, host web1" in lines
+    assert "  Since: 1970-01-12 13:46:40 UTC (0 s so far)" in lines
+    assert any(line.startswith("  To do: ") for line in lines)
+    assert lines[-1] == f"To say that you look after it: nextdeploy alerts ack {alert.id}"
+    assert subject(world.a.heard[0]) == f"[web1] {lines[0]}"
+    until(lambda: world.waiting() == 0)
 
 
 # -- for real --------------------------------------------------------------------------------------
