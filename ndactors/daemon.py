@@ -21,10 +21,13 @@ import gevent
 import msgspec
 from gevent.event import Event
 from gevent.hub import get_hub
+from gevent.resolver.thread import Resolver
+from gevent.threadpool import ThreadPool
 
 from . import __version__
 from .actors.log import OutputRows
 from .adapters.admin_server import AdminServer
+from .adapters.alert_channels import AlertChannels
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
 from .adapters.claimed_blobs import BlobClaims, SharedBlobs
@@ -73,6 +76,7 @@ log = logging.getLogger("ndactors.daemon")
 DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
 """Exit codes."""
 STOP_SECONDS = 60.0
+NAME_THREADS = 20
 EDGE_STOP_SECONDS = 10.0
 GREETING_SECONDS = 15.0
 
@@ -158,6 +162,7 @@ class Daemon:
         bundles = Bundles(folder / "projects", self._blobs, off_loop)
         loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
         self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
+        self._alert_channels = AlertChannels(lambda: config.current().monitoring.alert, folder, HookClient())
         self._logs = LogPool(folder, epoch=self._identity.epoch, version=__version__)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
@@ -181,6 +186,7 @@ class Daemon:
             gevent.signal_handler(signal.SIGHUP, lambda: refs.config.tell(ReloadConfig())),
         ]
         self._lag.start()
+        _look_up_names_apart()
         root = Root(tree(self._world(), refs))
         refs.events.tell(
             RecordEvent(kind="daemon.started", reason=f"nextdeploy {__version__}, epoch {self._identity.epoch}")
@@ -223,6 +229,7 @@ class Daemon:
             blobs=self._blobs,
             secrets=self._secrets,
             hook_sender=HookClient(),
+            alert_channels=self._alert_channels,
             ledger=self._ledger,
             listeners=ProcListeners(),
             logs=self._logs,
@@ -308,6 +315,8 @@ class Daemon:
             access=refs.access,
             secrets=refs.secrets,
             logs=refs.logs,
+            alerts=refs.alerts,
+            notify=refs.notify,
         )
         return asked, web.create_app(
             asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
@@ -429,6 +438,14 @@ def _url(address: str) -> str:
 def off_loop(call: Callable[[], Any]) -> Any:
     """Run what blocks in gevent's thread pool; the caller waits, everybody else goes on."""
     return get_hub().threadpool.apply(call)
+
+
+def _look_up_names_apart() -> None:
+    """Names of hosts are looked up in threads of their own: a name server that is away holds each for half a minute, and
+    what is written to disk must not wait for it."""
+    hub = get_hub()
+    if isinstance(hub.resolver, Resolver):
+        hub.resolver.pool = ThreadPool(NAME_THREADS)
 
 
 def _now() -> str:

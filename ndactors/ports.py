@@ -15,6 +15,7 @@ from .core.images import BuildContext, BuildRequest, ImageInfo
 from .core.logquery import LogFilter
 from .core.logrecords import LogSource
 from .core.model import App, Build, Healthcheck, Registry, Settings
+from .core.notifications import Notification
 from .core.webhooks import HookAnswer
 from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
 from .messages.edge import RequestRecords
@@ -346,6 +347,32 @@ class HookSender(Protocol):
 
     def run(self, argv: Sequence[str], body: bytes, variables: Mapping[str, str]) -> HookAnswer:
         """Without a shell, ``body`` on its standard input, with ``variables`` and hardly any others."""
+        ...
+
+
+class AlertChannel(Protocol):
+    """One way to tell people of alerts."""
+
+    key: str
+    """Tells it from others, also after a restart. It may be secret."""
+    name: str
+    """What it is and where it leads, without secrets."""
+
+    def send(self, notification: Notification) -> HookAnswer:
+        """Never raises; bounded in time as a whole. What was sent may be sent again with the same id."""
+        ...
+
+
+class AlertChannelSource(Protocol):
+    """The channels as the configuration has them now."""
+
+    server: str
+    """What this machine is called."""
+
+    def current(self) -> Sequence[AlertChannel]: ...
+
+    def own_key(self) -> str | None:
+        """What webhooks are signed with (``whsec_…``); None where the configuration has it. ``StateError``."""
         ...
 
 

@@ -25,6 +25,7 @@ from .actors.hook import HookActor
 from .actors.inventory import InventoryActor
 from .actors.job import JobsActor, JobsSurroundings
 from .actors.log import LogActor, OutputRows
+from .actors.notify import NotifyActor
 from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
@@ -41,6 +42,7 @@ from .messages.containers import RecordEvent
 from .messages.deployments import DeployRecord
 from .messages.operations import Origin
 from .ports import (
+    AlertChannelSource,
     BlobStore,
     BuildContexts,
     ConfigTexts,
@@ -86,6 +88,7 @@ class World:
     blobs: BlobStore
     secrets: SecretStore
     hook_sender: HookSender
+    alert_channels: AlertChannelSource
     ledger: Ledger
     listeners: Listeners
     logs: LogService
@@ -129,6 +132,8 @@ class Refs:
     secrets: Ref = field(default_factory=lambda: Ref("secrets"))
     config: Ref = field(default_factory=lambda: Ref("config"))
     engines: dict[str, Ref] = field(default_factory=dict)
+    alerts: Ref = field(default_factory=lambda: Ref("alerts"))
+    notify: Ref = field(default_factory=lambda: Ref("notify"))
 
 
 def tree(world: World, refs: Refs) -> Child:
@@ -158,6 +163,11 @@ def tree(world: World, refs: Refs) -> Child:
                 HookActor,
                 lambda: current().webhook,
                 *(world.hook_sender, world.state, refs.events, world.new_operation, world.now),
+            ),
+            Child(
+                refs.notify,
+                NotifyActor,
+                *(current, world.alert_channels, world.state, refs.events, world.new_operation, world.now),
             ),
             Child(
                 refs.operations,
@@ -200,7 +210,13 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.config,
                 ConfigActor,
-                *(world.config, world.config_versions, (refs.apps, refs.edge, refs.logs), refs.events, refs.operations),
+                *(
+                    world.config,
+                    world.config_versions,
+                    (refs.apps, refs.edge, refs.logs, refs.notify),
+                    refs.events,
+                    refs.operations,
+                ),
                 partial(_deployed, world),
             ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),

@@ -42,6 +42,8 @@ class Refs(NamedTuple):
     access: Ref
     secrets: Ref
     logs: Ref
+    alerts: Ref
+    notify: Ref
 
 
 def create_app(

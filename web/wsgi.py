@@ -37,6 +37,8 @@ NAMES = {
     "access": "access",
     "secrets": "secrets",
     "logs": "logs",
+    "alerts": "alerts",
+    "notify": "notify",
 }
 
 

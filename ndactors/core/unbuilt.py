@@ -16,7 +16,6 @@ UNBUILT: dict[str, str] = {
     "requests.export": "a central dashboard",
     "monitoring.thresholds": "alerts",
     "monitoring.anomaly": "alerts",
-    "monitoring.alert": "alerts",
     "usage": "usage figures",
     "ssl": "HTTPS",
     "backup": "backups",

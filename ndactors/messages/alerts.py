@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ..core.alerts import AlertState as AlertState
 from ..core.alerts import AlertView as AlertView
 from ..core.alerts import Silence as Silence
+from ..core.notifications import DeadLetter as DeadLetter
+from ..core.notifications import Notification as Notification
 from .base import Message, Value
 
 
@@ -52,20 +52,6 @@ class GetSilences(Message, frozen=True, kw_only=True):
 # -- telling people --------------------------------------------------------------------------------
 
 
-class Notification(Value, frozen=True, kw_only=True):
-    """One message for people. ``alerts`` belong together and are told at once; ``state`` is what became of them."""
-
-    id: str
-    at: float
-    state: Literal["firing", "resolved", "test"]
-    title: str
-    alerts: tuple[AlertView, ...] = ()
-    server: str = ""
-    """The host's name, as people know it."""
-    project: str = ""
-    environment: str = ""
-
-
 class Notify(Message, frozen=True, kw_only=True):
     """To the NotifyActor: tell it on every channel."""
 
@@ -92,19 +78,10 @@ class ChannelView(Value, frozen=True, kw_only=True):
     waiting: int = 0
     delivered: int = 0
     failed: int = 0
-    """Given up; in the list of dead letters."""
+    """Given up; the last of them are in the list of dead letters."""
+    held: int = 0
+    """Alerts that wait for the hour to allow another message: they go as one."""
     last_words: str = ""
-
-
-class DeadLetter(Value, frozen=True, kw_only=True):
-    """A message that could not be delivered."""
-
-    id: str
-    channel: str
-    at: float
-    tries: int
-    words: str
-    title: str
 
 
 class GetChannels(Message, frozen=True, kw_only=True):
@@ -114,3 +91,7 @@ class GetChannels(Message, frozen=True, kw_only=True):
 class ChannelsView(Value, frozen=True, kw_only=True):
     channels: tuple[ChannelView, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+
+
+class GetSigningKey(Message, frozen=True, kw_only=True):
+    """Answers the key that webhooks are signed with, as ``whsec_…``; ``Conflict`` where the configuration has it."""

@@ -12,6 +12,20 @@ from ..core.model import User
 from ..errors import ConfigurationError, MissingBlobs, NextDeployError, Problem
 from ..runtime.tree import GetTree, RestartActor
 from .access import CreatedToken, CreateToken, GetTokens, RevokeToken, TokenIdentity, TokenView, VerifyToken
+from .alerts import (
+    AcknowledgeAlert,
+    AddSilence,
+    AlertView,
+    ChannelResult,
+    ChannelsView,
+    EndSilence,
+    GetAlerts,
+    GetChannels,
+    GetSigningKey,
+    GetSilences,
+    Silence,
+    TestChannels,
+)
 from .base import Message, Value
 from .config import (
     ConfigHistory,
@@ -72,12 +86,17 @@ class GetWebSettings(Message, frozen=True, kw_only=True):
 Askable = (
     GetTree
     | RestartActor
+    | AcknowledgeAlert
+    | AddSilence
     | BeginOperation
     | CancelOperation
     | ChangeSecrets
     | CreateToken
     | DeployProject
+    | EndSilence
+    | GetAlerts
     | GetApps
+    | GetChannels
     | GetConfig
     | GetConfigHistory
     | GetDaemon
@@ -97,6 +116,8 @@ Askable = (
     | GetRequests
     | GetRevisions
     | GetSecretNames
+    | GetSigningKey
+    | GetSilences
     | GetSource
     | GetTokens
     | GetWebSettings
@@ -107,17 +128,23 @@ Askable = (
     | RollbackConfig
     | RotateSecrets
     | SetMaintenance
+    | TestChannels
     | VerifyToken
 )
 """All that may be asked from outside the daemon."""
 
 ANSWERS: dict[type, Any] = {
     **REPLIES,
+    AcknowledgeAlert: AlertView,
+    AddSilence: Silence,
     BeginOperation: str,
     CancelOperation: None,
     ChangeSecrets: None,
     CreateToken: CreatedToken,
     DeployProject: ProjectAccepted,
+    EndSilence: Silence,
+    GetAlerts: tuple[AlertView, ...],
+    GetChannels: ChannelsView,
     GetConfig: ConfigView,
     GetConfigHistory: ConfigHistory,
     GetDeploys: tuple[DeployTotals, ...],
@@ -131,6 +158,8 @@ ANSWERS: dict[type, Any] = {
     GetRequests: RequestPage,
     GetRevisions: RevisionPage,
     GetSecretNames: dict[str, str],
+    GetSigningKey: str,
+    GetSilences: tuple[Silence, ...],
     GetSource: SourceView,
     GetTokens: tuple[TokenView, ...],
     GetWebSettings: WebSettings,
@@ -142,6 +171,7 @@ ANSWERS: dict[type, Any] = {
     RollbackConfig: ConfigWritten,
     RotateSecrets: int,
     SetMaintenance: None,
+    TestChannels: tuple[ChannelResult, ...],
     VerifyToken: TokenIdentity,
 }
 

@@ -55,8 +55,13 @@ FILTERED = {
     "/api/v1/blobs/<digest>",
     "/api/v1/logs",
     "/api/v1/ws",
+    "/api/v1/alerts",
+    "/api/v1/alerts/<id>/ack",
+    "/api/v1/silences",
+    "/api/v1/silences/<id>",
 }
-"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs or test_live."""
+"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs, test_live or
+test_alerts."""
 
 
 def view(name: str, ref):

@@ -28,13 +28,13 @@ from ndactors.runtime.tree import RestartActor
 
 from ..auth import Guard, Unauthorized
 from ..openapi import document
-from . import access, blobs, config, live, logs, operations, projects, secrets, terminals
+from . import access, alerts, blobs, config, live, logs, operations, projects, secrets, terminals
 from .parts import STATUS, json, milliseconds, number, page, rfc3339, since, visible_page
 
 if TYPE_CHECKING:
     from .. import Refs
 
-TOPICS: tuple[Any, ...] = (operations, projects, blobs, secrets, config, access, terminals, logs, live)
+TOPICS: tuple[Any, ...] = (operations, projects, blobs, secrets, config, access, terminals, logs, live, alerts)
 """Each file adds its ``routes`` and describes them in its ``DESCRIBED``."""
 
 
