@@ -35,13 +35,13 @@ def parse(text: str) -> list[tuple[str, int]]:
         if len(parts) > 3 and parts[3] == LISTEN and ":" in parts[1]:
             address, _, port = parts[1].partition(":")
             try:
-                found.append((_address(address), int(port, 16)))
+                found.append((address_of(address), int(port, 16)))
             except ValueError:
                 continue
     return found
 
 
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
     """The kernel prints 32-bit words in the machine's byte order."""
     raw = bytes.fromhex(text)
     if len(raw) not in (4, 16):

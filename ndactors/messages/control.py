@@ -51,6 +51,7 @@ from .queries import (
 from .records import GetRequests, RequestPage
 from .secrets import ChangeSecrets, EnvView, GetEnv, GetSecretNames, RotateSecrets
 from .sources import GetSource, SourceView
+from .stats import GetPorts, GetUsage
 
 
 class WebSettings(Value, frozen=True, kw_only=True):
@@ -93,12 +94,14 @@ Askable = (
     | GetOperation
     | GetOperations
     | GetPlan
+    | GetPorts
     | GetReadiness
     | GetRequests
     | GetRevisions
     | GetSecretNames
     | GetSource
     | GetTokens
+    | GetUsage
     | GetWebSettings
     | PlanProject
     | PutConfig
