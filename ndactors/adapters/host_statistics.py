@@ -23,6 +23,7 @@ TWICE = ("lo", "veth", "docker", "br-", "virbr", "cni", "flannel", "cali")
 _Lock = get_original("threading", "Lock")
 MAX_DISKS = 64
 MAX_ZOMBIES = 50
+OF_ONE_PARENT = 5
 MAX_MOUNTS_BYTES = 1024 * 1024
 
 
@@ -77,7 +78,7 @@ class HostStatistics:
             processes=len(table),
             zombies=tuple(
                 ZombieView(pid=row.pid, name=row.name, parent=row.parent, parent_name=row.parent_name)
-                for row in zombies[:MAX_ZOMBIES]
+                for row in processes.some_of(zombies, MAX_ZOMBIES, OF_ONE_PARENT)
             ),
             zombie_count=len(zombies),
         )

@@ -130,6 +130,17 @@ def zombies(table: Table) -> list[Zombie]:
     return sorted(found, key=lambda zombie: (zombie.parent, zombie.pid))
 
 
+def some_of(found: Iterable[Zombie], most: int, of_each: int) -> list[Zombie]:
+    """At most ``most``, and no more than ``of_each`` of one parent, so that one hides no other."""
+    counts: dict[int, int] = {}
+    kept = []
+    for zombie in found:
+        counts[zombie.parent] = counts.get(zombie.parent, 0) + 1
+        if counts[zombie.parent] <= of_each and len(kept) < most:
+            kept.append(zombie)
+    return kept
+
+
 class ZombieWatch:
     """Decides when to tell of zombies: once for each parent that leaves one for longer than a minute, until it has none
     any more, and once when there are many."""
@@ -152,11 +163,11 @@ class ZombieWatch:
         for parent, rows in late.items():
             if parent not in self._told:
                 self._told.add(parent)
-                news.append(ZombieNews(_late_words(rows), tuple(rows[:10]), len(found)))
+                news.append(ZombieNews(_late_words(rows), tuple(some_of(rows, 10, 10)), len(found)))
         if len(found) > MANY_ZOMBIES and not self._many:
             self._many = True
             if not news:
-                news.append(ZombieNews(_many_words(found), tuple(found[:10]), len(found)))
+                news.append(ZombieNews(_many_words(found), tuple(some_of(found, 10, 3)), len(found)))
         elif len(found) < FEW_ZOMBIES:
             self._many = False
         return news[:10]
