@@ -14,9 +14,7 @@ ID = "3f" * 32
 HOST = 8 << 30
 
 
-@pytest.mark.parametrize(
-    ("tree", "limit"), [("v2-systemd", 256 << 20), ("v2-cgroupfs", None), ("v2-namespaced", None)]
-)
+@pytest.mark.parametrize(("tree", "limit"), [("v2-systemd", 256 << 20), ("v2-cgroupfs", None), ("v2-namespaced", None)])
 def test_the_figures_of_version_2(tree, limit):
     figures = Cgroups(str(TREES / tree), host_memory=HOST).read(ID, 100)
     assert figures.cpu_seconds == 12.345678

@@ -96,7 +96,9 @@ def test_all_interfaces_but_loopback_count():
     assert cgroups.network(None) is None
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"", b"oom_kill ", b"0::/docker/", b"1 2 3 / / rw - cgroup2 a b", HEAD]))
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", b"oom_kill ", b"0::/docker/", b"1 2 3 / / rw - cgroup2 a b", HEAD])
+)
 def test_random_bytes_crash_nothing(noise, front):
     data = front + noise
     for path in cgroups.membership(data).values():

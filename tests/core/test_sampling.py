@@ -92,11 +92,15 @@ def test_the_engines_figures_are_counted_as_docker_stats_does():
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda inner: st.dictionaries(
-        st.sampled_from(["cpu_stats", "cpu_usage", "total_usage", "memory_stats", "stats", "usage", "networks", "x"]),
-        inner,
-    )
-    | st.lists(inner, max_size=2),
+    lambda inner: (
+        st.dictionaries(
+            st.sampled_from(
+                ["cpu_stats", "cpu_usage", "total_usage", "memory_stats", "stats", "usage", "networks", "x"]
+            ),
+            inner,
+        )
+        | st.lists(inner, max_size=2)
+    ),
 )
 
 
