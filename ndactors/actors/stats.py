@@ -35,6 +35,8 @@ before we hear of it."""
 LISTING_SECONDS = 30.0
 """So long the engines have to tell what they have, before ports that nothing explains are told of anyway."""
 LATE_SECONDS = 60.0
+SHORTEST_SECONDS = 0.25
+"""Whatever the configuration says: what is looked at more often than that does nothing else."""
 
 What = Literal["host", "containers", "ports", "disk"]
 
@@ -97,7 +99,7 @@ class StatsActor(Actor):
 
     def on_start(self) -> None:
         self._told = self._state.load(RECORD, Told) or Told()
-        self._timer = self.every(self._settings.monitoring.interval, LookDue())
+        self._timer = self._every(self._settings)
         self.after(FIRST_DISK_SECONDS, DiskDue())
         self._look()
 
@@ -248,7 +250,10 @@ class StatsActor(Actor):
         if settings.monitoring.interval != before:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self.every(settings.monitoring.interval, LookDue())
+            self._timer = self._every(settings)
+
+    def _every(self, settings: Settings) -> Timer:
+        return self.every(max(SHORTEST_SECONDS, settings.monitoring.interval), LookDue())
 
 
 def _view(socket: BoundSocket, reason: str, wanted: Wanted) -> PortView:

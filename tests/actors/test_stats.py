@@ -137,6 +137,7 @@ def until(condition, seconds: float = 5.0):
 def make(monkeypatch):
     monkeypatch.setattr(stats, "CONFIRM_SECONDS", 0.005)
     monkeypatch.setattr(stats, "FIRST_DISK_SECONDS", 0.01)
+    monkeypatch.setattr(stats, "SHORTEST_SECONDS", 0.01)
     made: list[World] = []
 
     def start(*args, **kwargs) -> World:
