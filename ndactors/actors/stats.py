@@ -210,7 +210,8 @@ class StatsActor(Actor):
             swarm=self._settings.engine == "swarm",
         )
         reasons = {socket: listening.reason_for(socket, wanted) for socket in seen.sockets}
-        self._ports = tuple(_view(socket, reasons[socket], wanted) for socket in seen.sockets)
+        # several sockets of one process may share a port
+        self._ports = tuple(dict.fromkeys(_view(socket, reasons[socket], wanted) for socket in seen.sockets))
         found, told, suspects = listening.news(seen.sockets, reasons, self._told, self._suspects)
         if suspects - self._suspects:
             self.after(CONFIRM_SECONDS, ConfirmDue())

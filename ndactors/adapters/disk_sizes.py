@@ -74,7 +74,12 @@ class DiskSizes:
             rows = self._engine.ask(lambda api: _listed(api, wanted))
         except EngineError:
             return {}
-        return {row["Id"]: row.get("SizeRw") or 0 for row in rows}
+        found: dict[str, int] = {}
+        for row in rows if isinstance(rows, list) else ():
+            size = row.get("SizeRw", 0) if isinstance(row, dict) else None
+            if isinstance(size, int) and size >= 0:  # -1: the Engine does not know
+                found[str(row.get("Id"))] = size
+        return found
 
     def _own(self, status: ContainerStatus, settings: Settings) -> tuple[str, ...]:
         app = settings.apps.get(status.labels.get(labels.APP, ""))

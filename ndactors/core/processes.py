@@ -133,7 +133,7 @@ def zombies(table: Table) -> list[Zombie]:
 def some_of(found: Iterable[Zombie], most: int, of_each: int) -> list[Zombie]:
     """At most ``most``, and no more than ``of_each`` of one parent, so that one hides no other."""
     counts: dict[int, int] = {}
-    kept = []
+    kept: list[Zombie] = []
     for zombie in found:
         counts[zombie.parent] = counts.get(zombie.parent, 0) + 1
         if counts[zombie.parent] <= of_each and len(kept) < most:

@@ -231,6 +231,7 @@ def test_what_the_configuration_wants_is_not_told(start_daemon):
     port, other = free_port(), free_port()
     check = {"path": "/health", "interval": "300ms", "timeout": "500ms", "retries": 2}
     app = {"command": ["python3", str(TESTAPP)], "port": port, "healthcheck": check, "domains": ["*"]}
+    app["resources"] = {"memory": "300M"}
     edge = {"http": f"0.0.0.0:{other}", "workers": 1}
     config = {"engine": "process", "monitoring": {"interval": "500ms"}, "apps": {"shop": app}, "edge": edge}
     daemon = start_daemon(config)
@@ -242,6 +243,8 @@ def test_what_the_configuration_wants_is_not_told(start_daemon):
     (row,) = until(lambda: [r for r in daemon.containers().values() if r["cpu"] is not None], 10, "its figures")
     assert row["memory"] > 1_000_000
     assert row["net"] is None
+    if os.geteuid() == 0:  # then it has a control group of its own
+        assert (row["memory_limit"], row["oom_kills"]) == (300 << 20, 0)
 
 
 def test_a_zombie_is_told_when_nobody_reaps_it_for_a_minute(start_daemon, engine_address):
