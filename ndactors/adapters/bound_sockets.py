@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,9 @@ from gevent.monkey import get_original
 from ..core.listening import BoundSocket, Owner, Protocol, SeenSockets
 from ..core.processes import lineage, parse_stat
 from .kernel_files import read_rows, read_value
-from .listeners import LISTEN, address_of
+from .listeners import LISTEN, address_of, plain
 from .process_table import ProcessTable
+from .sock_diag import listening
 
 UNCONNECTED = "07"
 MAX_SOCKETS = 4096
@@ -99,7 +101,7 @@ class BoundSockets:
             if known is not None or row.inode == 0 or self._missed.get(row.inode, (2, 0.0))[0] > 1:
                 owner = known.owner if known is not None else None
                 found.append(BoundSocket(protocol=row.protocol, address=row.address, port=row.port, owner=owner))
-        has_ssh = any(socket.owner is not None and socket.owner.name == "sshd" for socket in found)
+        has_ssh = any(each.owner is not None and each.owner.name == "sshd" for each in found)
         return SeenSockets(sockets=tuple(found), ssh_ports=ssh_ports() if has_ssh else ())
 
     def _is_due(self, inode: int, now: float) -> bool:
@@ -114,6 +116,11 @@ class BoundSockets:
         first, last = self._ephemeral()
         for name in ("tcp", "tcp6", "udp", "udp6"):
             protocol: Protocol = "tcp" if name.startswith("tcp") else "udp"
+            asked = self._asked(name)
+            if asked is not None:
+                seen = True
+                found += asked
+                continue
             path = f"{self._proc}/net/{name}"
             data = _listening_part(path) if protocol == "tcp" else read_rows(path, MAX_BYTES)
             if data is None:
@@ -125,6 +132,13 @@ class BoundSockets:
                     continue  # chosen by the kernel for somebody who asks, not serves
                 found.append(Row(protocol, address, port, inode))
         return found[:MAX_SOCKETS] if seen else None
+
+    def _asked(self, name: str) -> list[Row] | None:
+        """Those that listen, as the kernel answers when it is asked for them alone."""
+        if self._proc != "/proc" or not name.startswith("tcp"):
+            return None
+        rows = listening(socket.AF_INET6 if name == "tcp6" else socket.AF_INET)
+        return None if rows is None else [Row("tcp", plain(address), port, inode) for address, port, inode in rows]
 
     def _ephemeral(self) -> tuple[int, int]:
         words = (read_value(f"{self._proc}/sys/net/ipv4/ip_local_port_range") or b"").split()

@@ -48,6 +48,11 @@ def address_of(text: str) -> str:
         raise ValueError(text)
     if sys.byteorder == "little":
         raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    return plain(raw)
+
+
+def plain(raw: bytes) -> str:
+    """4 or 16 bytes in the network's order; an IPv4 address within an IPv6 one is the IPv4 address."""
     address = ipaddress.ip_address(raw)
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)

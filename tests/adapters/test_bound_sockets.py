@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ndactors.adapters import bound_sockets
 from ndactors.adapters.bound_sockets import BoundSockets, _parsed, ssh_ports
 from ndactors.adapters.process_table import ProcessTable
+from ndactors.adapters.sock_diag import _messages
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -71,6 +72,24 @@ def test_a_socket_of_ours_is_found_with_its_process():
     assert found.address == "0.0.0.0"
     assert found.owner.pid == os.getpid()
     assert found.owner.role == "daemon"
+
+
+def test_the_kernel_answers_what_its_files_say(monkeypatch):
+    def seen() -> set:
+        found = BoundSockets(Path("/state"), ProcessTable())._rows()
+        return {(row.address, row.port, row.inode) for row in found if row.port in ports}
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("::", 0), family=socket.AF_INET6) as two,
+        socket.create_server(("::ffff:127.0.0.1", 0), family=socket.AF_INET6, dualstack_ipv6=True) as three,
+    ):
+        ports = {each.getsockname()[1] for each in (one, two, three)}
+        answered = seen()
+        assert {address for address, _, _ in answered} == {"127.0.0.1", "::"}
+        monkeypatch.setattr(bound_sockets, "listening", lambda family: None)
+        assert seen() == answered
+        assert len(answered) == 3
 
 
 def test_udp_counts_with_a_fixed_port_only():
@@ -173,6 +192,13 @@ def test_random_bytes_are_no_sockets(noise):
     for data in (noise, b"0: " + noise, row("00000000:1F90", "0A", 1).encode()[:-20] + noise):
         for _, port, inode in _parsed(data, "0A"):
             assert isinstance(port + inode, int)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_no_messages(noise):
+    for kind, data in _messages(noise):
+        assert isinstance(kind, int)
+        assert len(data) <= len(noise)
 
 
 def test_the_ports_of_sshd_are_those_of_its_own_file(tmp_path):
