@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-WHOLE = 2048
-"""A file of many records is given out in pieces of at least so many bytes; what is shorter is the whole of it."""
 MAX_BYTES = 1024 * 1024
 
 
@@ -30,9 +28,9 @@ def read_rows(path: str, most: int = MAX_BYTES) -> bytes | None:
     except (OSError, ValueError):
         return None
     try:
-        data = piece = os.read(descriptor, 65536)
-        while len(piece) > WHOLE and len(data) < most:
-            piece = os.read(descriptor, 65536)
+        data = b""
+        # a row that does not fit into the kernel's page waits for the next read, so only an empty one is the end
+        while len(data) < most and (piece := os.read(descriptor, 65536)):
             data += piece
         return data
     except OSError:
