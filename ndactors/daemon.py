@@ -28,18 +28,22 @@ from . import __version__
 from .actors.log import OutputRows
 from .adapters.admin_server import AdminServer
 from .adapters.alert_channels import AlertChannels
+from .adapters.bound_sockets import BoundSockets
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
+from .adapters.cgroups import Cgroups
 from .adapters.claimed_blobs import BlobClaims, SharedBlobs
 from .adapters.config_file import ConfigFile
 from .adapters.config_history import ConfigVersions
 from .adapters.configuration import Configuration
+from .adapters.container_statistics import ContainerStatistics
 from .adapters.control_socket import ControlServer
+from .adapters.disk_sizes import DiskSizes
 from .adapters.docker_engine import DockerEngine, docker_address, docker_present
 from .adapters.docker_images import DockerImages
 from .adapters.edge_pool import EdgePool
 from .adapters.error_pages import read_pages
-from .adapters.host_statistics import HostStatistics
+from .adapters.host_statistics import HostStatistics, host_memory
 from .adapters.job_output import ContainerOutputs
 from .adapters.journal import open_journal
 from .adapters.listeners import ProcListeners
@@ -47,6 +51,7 @@ from .adapters.log_pool import LogPool
 from .adapters.logged_engine import LoggedEngine
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
+from .adapters.process_table import ProcessTable
 from .adapters.project_files import ProjectLoader
 from .adapters.secrets_box import SecretBox
 from .adapters.sqlite_events import SqliteEvents
@@ -163,6 +168,7 @@ class Daemon:
         loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
         self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
         self._alert_channels = AlertChannels(lambda: config.current().monitoring.alert, folder, HookClient())
+        self._table = ProcessTable()
         self._logs = LogPool(folder, epoch=self._identity.epoch, version=__version__)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
@@ -242,7 +248,9 @@ class Daemon:
             docker_present=settings.engine != "process" and docker_present(),
             prober=SocketProber(),
             lag=self._lag,
-            host=HostStatistics(),
+            host=HostStatistics(self._table, off_loop),
+            usage=self._usage(),
+            sockets=BoundSockets(self._folder, self._table, off_loop),
             stamp=_now,
             new_pool=self._new_pool,
             read_pages=lambda path: off_loop(lambda: read_pages(path)),
@@ -251,6 +259,17 @@ class Daemon:
             answers={GetDaemon: self._view, GetWebSettings: lambda: self._web},
             open_admin=self._open_admin,
             open_control=self._open_control,
+        )
+
+    def _usage(self) -> ContainerStatistics:
+        docker, memory = _asked(self._engines.get("docker")), host_memory()
+        return ContainerStatistics(
+            Cgroups(host_memory=memory),
+            self._table,
+            engine=docker,
+            disk=DiskSizes(self._folder, docker, off_loop),
+            host_memory=memory,
+            apply=off_loop,
         )
 
     def _make_engines(self, settings: Settings) -> dict[str, ContainerEngine]:
@@ -471,7 +490,7 @@ def _rows(engine: ContainerEngine) -> OutputRows:
     return engine.output_rows if isinstance(engine, DockerEngine) else lambda container, since: ()
 
 
-def _asked(engine: ContainerEngine) -> DockerEngine | None:
+def _asked(engine: ContainerEngine | None) -> DockerEngine | None:
     """Who can be asked for a container's output where its file cannot be read."""
     return engine if isinstance(engine, DockerEngine) else None
 

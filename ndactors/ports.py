@@ -12,10 +12,12 @@ from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.images import BuildContext, BuildRequest, ImageInfo
+from .core.listening import SeenSockets
 from .core.logquery import LogFilter
 from .core.logrecords import LogSource
 from .core.model import App, Build, Healthcheck, Registry, Settings
 from .core.notifications import Notification
+from .core.processes import ZombieNews
 from .core.webhooks import HookAnswer
 from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
 from .messages.edge import RequestRecords
@@ -30,8 +32,9 @@ from .messages.operations import (
     RevisionPage,
 )
 from .messages.projects import Bundle
-from .messages.queries import Event, EventPage, GetEvents
+from .messages.queries import Event, EventPage, GetEvents, HostView
 from .messages.records import GetRequests, GetTraffic, RequestPage, TrafficSummary
+from .messages.stats import ContainerUsage
 
 T = TypeVar("T")
 
@@ -489,4 +492,30 @@ class Lag(Protocol):
 
     def total(self) -> float:
         """Seconds of lateness added up since the start: two readings tell how much fell between them."""
+        ...
+
+
+class HostReader(Protocol):
+    """Figures about the host."""
+
+    def read(self) -> tuple[HostView, tuple[ZombieNews, ...]]:
+        """The figures, and what is to be told of zombies. Never raises."""
+        ...
+
+
+class UsageReader(Protocol):
+    """What containers use. ``containers``: by the name of their engine. Never raises."""
+
+    def read(self, containers: Mapping[str, Sequence[ContainerStatus]]) -> tuple[ContainerUsage, ...]:
+        """Of each that runs and that can be read."""
+        ...
+
+    def measure(self, containers: Mapping[str, Sequence[ContainerStatus]], settings: Settings) -> None:
+        """Look how much they take on disk, which takes long; ``read`` tells it from then on."""
+        ...
+
+
+class SocketOwners(Protocol):
+    def look(self) -> SeenSockets | None:
+        """Everything that listens on the host; None where that cannot be seen."""
         ...

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
@@ -49,6 +48,7 @@ from .ports import (
     ContainerEngine,
     EventStore,
     HookSender,
+    HostReader,
     ImageStore,
     JobOutputs,
     Lag,
@@ -58,6 +58,8 @@ from .ports import (
     Prober,
     RecordStore,
     SecretStore,
+    SocketOwners,
+    UsageReader,
 )
 from .runtime.ref import Ref
 from .runtime.restarts import Intensity, Strategy
@@ -101,7 +103,9 @@ class World:
     docker_present: bool
     prober: Prober
     lag: Lag
-    host: Any
+    host: HostReader
+    usage: UsageReader
+    sockets: SocketOwners
     stamp: Callable[[], str]
     record_store: RecordStore
     new_pool: NewPool
@@ -140,7 +144,6 @@ def tree(world: World, refs: Refs) -> Child:
     """Everyone, in the order in which they start; they stop in reverse."""
     current = world.config.current
     groups = supervisor_ref("app-groups")
-    interval = current().monitoring.interval
     new_app = partial(_new_app, world, refs)
     return Child(
         refs.root,
@@ -149,7 +152,12 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.events, EventActor, world.event_store, world.stamp),
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
-            Child(refs.host, StatsActor, world.host, interval),
+            Child(
+                refs.host,
+                StatsActor,
+                *(current, world.host, world.usage, world.sockets, world.state, refs.events),
+                *((), frozenset(world.engines), world.now, world.monotonic),
+            ),
             Child(
                 refs.logs,
                 LogActor,
@@ -187,7 +195,7 @@ def tree(world: World, refs: Refs) -> Child:
                 Supervisor,
                 [
                     *(
-                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps, refs.logs)
+                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps, refs.logs, refs.host)
                         for name, engine in world.engines.items()
                     ),
                     Child(
@@ -210,13 +218,8 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.config,
                 ConfigActor,
-                *(
-                    world.config,
-                    world.config_versions,
-                    (refs.apps, refs.edge, refs.logs, refs.notify),
-                    refs.events,
-                    refs.operations,
-                ),
+                *(world.config, world.config_versions, (refs.apps, refs.edge, refs.logs, refs.host, refs.notify)),
+                *(refs.events, refs.operations),
                 partial(_deployed, world),
             ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),

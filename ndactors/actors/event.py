@@ -18,8 +18,23 @@ log = logging.getLogger("ndactors.event")
 KEEP_UNSTORED = 10_000
 RETRY_SECONDS = 5.0
 
-SERIOUS = (".died", ".oom", ".lost", ".failed", ".gave_up", ".unhealthy", ".refused", ".fault", ".corrupt", "_failed")
+SERIOUS = (
+    ".died",
+    ".oom",
+    ".lost",
+    ".failed",
+    ".gave_up",
+    ".unhealthy",
+    ".refused",
+    ".fault",
+    ".corrupt",
+    "_failed",
+    ".opened",
+    ".zombies",
+)
 """Endings of event kinds that are logged as warnings."""
+TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+"""Names that a log record has for itself: a detail of that name gets another one in the log."""
 
 
 class Stored: ...
@@ -77,7 +92,12 @@ class EventActor(Actor):
             f" {who}" if who else "",
             f" {message.container}" if message.container else "",
             f": {message.reason}" if message.reason else "",
-            extra={"event": message.kind, "app": message.app, "container": message.container, **message.detail},
+            extra={
+                "event": message.kind,
+                "app": message.app,
+                "container": message.container,
+                **{f"{key}_" if key in TAKEN else key: value for key, value in message.detail.items()},
+            },
         )
         self._waiting.append(
             Event(

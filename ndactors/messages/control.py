@@ -65,6 +65,7 @@ from .queries import (
 from .records import GetRequests, RequestPage
 from .secrets import ChangeSecrets, EnvView, GetEnv, GetSecretNames, RotateSecrets
 from .sources import GetSource, SourceView
+from .stats import GetPorts, GetUsage
 
 
 class WebSettings(Value, frozen=True, kw_only=True):
@@ -112,6 +113,7 @@ Askable = (
     | GetOperation
     | GetOperations
     | GetPlan
+    | GetPorts
     | GetReadiness
     | GetRequests
     | GetRevisions
@@ -120,6 +122,7 @@ Askable = (
     | GetSilences
     | GetSource
     | GetTokens
+    | GetUsage
     | GetWebSettings
     | PlanProject
     | PutConfig
