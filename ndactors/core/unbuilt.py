@@ -14,8 +14,6 @@ UNBUILT: dict[str, str] = {
     "apps.*.processes.*.scale": "autoscaling",
     "edge.https": "HTTPS",
     "requests.export": "a central dashboard",
-    "monitoring.thresholds": "alerts",
-    "monitoring.anomaly": "alerts",
     "usage": "usage figures",
     "ssl": "HTTPS",
     "backup": "backups",

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -270,3 +271,10 @@ def test_the_kinds_of_rules_can_be_asked_for_in_the_configuration():
 )  # fmt: skip
 def test_figures_as_people_read_them(value, unit, words):
     assert shown(value, unit) == words
+
+
+def test_every_rule_is_described():
+    text = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    for rule in (*LEVELS, *EVENTS):
+        row = next((line for line in text.splitlines() if f"`{rule.rule}`" in line and f"| `{rule.kind}` |" in line), "")
+        assert row, rule.rule
