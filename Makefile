@@ -35,6 +35,7 @@ bench: $(VENV)/dev.stamp ## benchmarks beside others on the same work (SHORT=1: 
 	@$(PY) tests/bench/logs.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/metrics.py $(if $(SHORT),--short)
 	@$(PY) tests/bench/idle.py $(if $(SHORT),--short)
+	@$(PY) tests/bench/stats.py $(if $(SHORT),--short)
 
 chaos: $(VENV)/dev.stamp ## long runs on the real Engine: deploys under load, canaries, a death at every step (SHORT=1: a short form)
 	@sh packaging/test-engine.sh

@@ -15,7 +15,7 @@ setup(
     packages=find_packages(include=["ndactors", "ndactors.*", "web", "web.*"]),
     package_data={"web": ["templates/*", "static/*"], "ndactors.cli": ["templates/*"]},
     install_requires=[line.replace("==", ">=") for line in (HERE / "requirements.txt").read_text().split()],
-    extras_require={"s3": ["boto3>=1.44.8"]},
+    extras_require={"s3": ["boto3>=1.44.8"], "notify": ["apprise>=2.3.0"]},
     entry_points={
         "console_scripts": ["nextdeployd = ndactors.__main__:main", "nextdeploy = ndactors.cli.main:main"],
     },

@@ -22,23 +22,30 @@ import gevent
 import msgspec
 from gevent.event import Event
 from gevent.hub import get_hub
+from gevent.resolver.thread import Resolver
+from gevent.threadpool import ThreadPool
 
 from . import __version__
 from .actors.log import OutputRows
 from .actors.samples import daemon_samples
 from .adapters.admin_server import AdminServer
+from .adapters.alert_channels import AlertChannels
+from .adapters.bound_sockets import BoundSockets
 from .adapters.build_contexts import Contexts
 from .adapters.bundles import Bundles
+from .adapters.cgroups import Cgroups
 from .adapters.claimed_blobs import BlobClaims, SharedBlobs
 from .adapters.config_file import ConfigFile
 from .adapters.config_history import ConfigVersions
 from .adapters.configuration import Configuration
+from .adapters.container_statistics import ContainerStatistics
 from .adapters.control_socket import ControlServer
+from .adapters.disk_sizes import DiskSizes
 from .adapters.docker_engine import DockerEngine, docker_address, docker_present
 from .adapters.docker_images import DockerImages
 from .adapters.edge_pool import EdgePool
 from .adapters.error_pages import read_pages
-from .adapters.host_statistics import HostStatistics
+from .adapters.host_statistics import HostStatistics, host_memory
 from .adapters.job_output import ContainerOutputs
 from .adapters.journal import open_journal
 from .adapters.listeners import ProcListeners
@@ -47,6 +54,7 @@ from .adapters.logged_engine import LoggedEngine
 from .adapters.off_loop import run as run_off_loop
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
+from .adapters.process_table import ProcessTable
 from .adapters.project_files import ProjectLoader
 from .adapters.secrets_box import SecretBox
 from .adapters.sqlite_events import SqliteEvents
@@ -78,6 +86,7 @@ log = logging.getLogger("ndactors.daemon")
 DONE, FAILED, WRONG, REFUSED = 0, 1, 2, 3
 """Exit codes."""
 STOP_SECONDS = 60.0
+NAME_THREADS = 20
 EDGE_STOP_SECONDS = 10.0
 GREETING_SECONDS = 15.0
 SWITCH_SECONDS = 0.001
@@ -166,6 +175,8 @@ class Daemon:
         bundles = Bundles(folder / "projects", self._blobs, off_loop)
         loader = ProjectLoader(folder, bundles, self._blobs, off_loop, self._on_host)
         self._configuration = Configuration(config, self._state, bundles, loader, self._blobs, self._secrets)
+        self._alert_channels = AlertChannels(lambda: config.current().monitoring.alert, folder, HookClient())
+        self._table = ProcessTable()
         self._logs = LogPool(folder, epoch=self._identity.epoch, version=__version__)
         self._engines = self._make_engines(config.current())
         self._refs.engines.update({name: Ref(f"engine:{name}") for name in self._engines})
@@ -190,6 +201,7 @@ class Daemon:
             gevent.signal_handler(signal.SIGHUP, lambda: refs.config.tell(ReloadConfig())),
         ]
         self._lag.start()
+        _look_up_names_apart()
         root = Root(tree(self._world(), refs))
         refs.events.tell(
             RecordEvent(kind="daemon.started", reason=f"nextdeploy {__version__}, epoch {self._identity.epoch}")
@@ -234,6 +246,7 @@ class Daemon:
             blobs=self._blobs,
             secrets=self._secrets,
             hook_sender=HookClient(),
+            alert_channels=self._alert_channels,
             ledger=self._ledger,
             listeners=ProcListeners(),
             logs=self._logs,
@@ -246,7 +259,9 @@ class Daemon:
             docker_present=settings.engine != "process" and docker_present(),
             prober=SocketProber(),
             lag=self._lag,
-            host=HostStatistics(),
+            host=HostStatistics(self._table, off_loop),
+            usage=self._usage(),
+            sockets=BoundSockets(self._folder, self._table, off_loop),
             stamp=_now,
             new_pool=self._new_pool,
             read_pages=lambda path: off_loop(lambda: read_pages(path)),
@@ -258,6 +273,17 @@ class Daemon:
             metric_store=self._metrics,
             own_samples=self._own_samples,
             save=lambda name, value: run_off_loop(off_loop, lambda: self._state.save(name, value), self._folder),
+        )
+
+    def _usage(self) -> ContainerStatistics:
+        docker, memory = _asked(self._engines.get("docker")), host_memory()
+        return ContainerStatistics(
+            Cgroups(host_memory=memory),
+            self._table,
+            engine=docker,
+            disk=DiskSizes(self._folder, docker, off_loop),
+            host_memory=memory,
+            apply=off_loop,
         )
 
     def _make_engines(self, settings: Settings) -> dict[str, ContainerEngine]:
@@ -323,6 +349,8 @@ class Daemon:
             secrets=refs.secrets,
             logs=refs.logs,
             metrics=refs.metrics,
+            alerts=refs.alerts,
+            notify=refs.notify,
         )
         return asked, web.create_app(
             asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
@@ -461,6 +489,14 @@ def off_loop(call: Callable[[], Any]) -> Any:
     return get_hub().threadpool.apply(call)
 
 
+def _look_up_names_apart() -> None:
+    """Names of hosts are looked up in threads of their own: a name server that is away holds each for half a minute, and
+    what is written to disk must not wait for it."""
+    hub = get_hub()
+    if isinstance(hub.resolver, Resolver):
+        hub.resolver.pool = ThreadPool(NAME_THREADS)
+
+
 def _now() -> str:
     return moment(time.time())
 
@@ -484,7 +520,7 @@ def _rows(engine: ContainerEngine) -> OutputRows:
     return engine.output_rows if isinstance(engine, DockerEngine) else lambda container, since: ()
 
 
-def _asked(engine: ContainerEngine) -> DockerEngine | None:
+def _asked(engine: ContainerEngine | None) -> DockerEngine | None:
     """Who can be asked for a container's output where its file cannot be read."""
     return engine if isinstance(engine, DockerEngine) else None
 

@@ -5,7 +5,7 @@ Foreign exceptions are translated into these where they enter (in ``adapters/``)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class NextDeployError(Exception):
@@ -54,8 +54,7 @@ class Invalid(NextDeployError):
     title = "Invalid"
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One mistake in a configuration. ``line`` and ``column`` count from 1; ``path`` is dotted. Line 0 is for what is
     in no file: ``path`` then says where it is from."""
 

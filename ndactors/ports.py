@@ -12,9 +12,12 @@ from typing import Protocol, TypeVar
 
 from .core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from .core.images import BuildContext, BuildRequest, ImageInfo
+from .core.listening import SeenSockets
 from .core.logquery import LogFilter
 from .core.logrecords import LogSource
 from .core.model import App, Build, Healthcheck, Registry, Settings
+from .core.notifications import Notification
+from .core.processes import ZombieNews
 from .core.webhooks import HookAnswer
 from .messages.base import Value
 from .messages.config import ConfigHistory, ConfigView, ConfigWritten, GetConfigHistory
@@ -31,8 +34,9 @@ from .messages.operations import (
     RevisionPage,
 )
 from .messages.projects import Bundle
-from .messages.queries import Event, EventPage, GetEvents
+from .messages.queries import Event, EventPage, GetEvents, HostView
 from .messages.records import GetRequests, GetTraffic, RequestPage, TrafficSummary
+from .messages.stats import ContainerUsage
 
 T = TypeVar("T")
 
@@ -351,6 +355,32 @@ class HookSender(Protocol):
         ...
 
 
+class AlertChannel(Protocol):
+    """One way to tell people of alerts."""
+
+    key: str
+    """Tells it from others, also after a restart. It may be secret."""
+    name: str
+    """What it is and where it leads, without secrets."""
+
+    def send(self, notification: Notification) -> HookAnswer:
+        """Never raises; bounded in time as a whole. What was sent may be sent again with the same id."""
+        ...
+
+
+class AlertChannelSource(Protocol):
+    """The channels as the configuration has them now."""
+
+    server: str
+    """What this machine is called."""
+
+    def current(self) -> Sequence[AlertChannel]: ...
+
+    def own_key(self) -> str | None:
+        """What webhooks are signed with (``whsec_…``); None where the configuration has it. ``StateError``."""
+        ...
+
+
 class StateStore(Protocol):
     """Small named records that survive everything. ``name`` is a relative path such as ``apps/shop``."""
 
@@ -488,3 +518,29 @@ class MetricStore(Protocol):
     def names(self, query: GetMetricNames) -> tuple[MetricName, ...]: ...
 
     def close(self) -> None: ...
+
+
+class HostReader(Protocol):
+    """Figures about the host."""
+
+    def read(self) -> tuple[HostView, tuple[ZombieNews, ...]]:
+        """The figures, and what is to be told of zombies. Never raises."""
+        ...
+
+
+class UsageReader(Protocol):
+    """What containers use. ``containers``: by the name of their engine. Never raises."""
+
+    def read(self, containers: Mapping[str, Sequence[ContainerStatus]]) -> tuple[ContainerUsage, ...]:
+        """Of each that runs and that can be read."""
+        ...
+
+    def measure(self, containers: Mapping[str, Sequence[ContainerStatus]], settings: Settings) -> None:
+        """Look how much they take on disk, which takes long; ``read`` tells it from then on."""
+        ...
+
+
+class SocketOwners(Protocol):
+    def look(self) -> SeenSockets | None:
+        """Everything that listens on the host; None where that cannot be seen."""
+        ...

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
@@ -26,6 +25,7 @@ from .actors.inventory import InventoryActor
 from .actors.job import JobsActor, JobsSurroundings
 from .actors.log import LogActor, OutputRows
 from .actors.metric import MetricActor
+from .actors.notify import NotifyActor
 from .actors.operation import OperationsActor
 from .actors.proxy import NewPool, ProxyActor
 from .actors.record import RecordActor
@@ -43,12 +43,14 @@ from .messages.containers import RecordEvent
 from .messages.deployments import DeployRecord
 from .messages.operations import Origin
 from .ports import (
+    AlertChannelSource,
     BlobStore,
     BuildContexts,
     ConfigTexts,
     ContainerEngine,
     EventStore,
     HookSender,
+    HostReader,
     ImageStore,
     JobOutputs,
     Lag,
@@ -59,6 +61,8 @@ from .ports import (
     Prober,
     RecordStore,
     SecretStore,
+    SocketOwners,
+    UsageReader,
 )
 from .runtime.ref import Ref
 from .runtime.restarts import Intensity, Strategy
@@ -89,6 +93,7 @@ class World:
     blobs: BlobStore
     secrets: SecretStore
     hook_sender: HookSender
+    alert_channels: AlertChannelSource
     ledger: Ledger
     listeners: Listeners
     logs: LogService
@@ -101,7 +106,9 @@ class World:
     docker_present: bool
     prober: Prober
     lag: Lag
-    host: Any
+    host: HostReader
+    usage: UsageReader
+    sockets: SocketOwners
     stamp: Callable[[], str]
     record_store: RecordStore
     new_pool: NewPool
@@ -137,13 +144,17 @@ class Refs:
     config: Ref = field(default_factory=lambda: Ref("config"))
     metrics: Ref = field(default_factory=lambda: Ref("metrics"))
     engines: dict[str, Ref] = field(default_factory=dict)
+    alerts: Ref = field(default_factory=lambda: Ref("alerts"))
+    notify: Ref = field(default_factory=lambda: Ref("notify"))
 
 
 def tree(world: World, refs: Refs) -> Child:
     """Everyone, in the order in which they start; they stop in reverse."""
     current = world.config.current
     groups = supervisor_ref("app-groups")
-    interval = current().monitoring.interval
+    others: tuple[Ref, ...] = ()
+    """Who hears figures beside the history."""
+    listeners = (refs.metrics, *others)
     new_app = partial(_new_app, world, refs)
     return Child(
         refs.root,
@@ -152,13 +163,18 @@ def tree(world: World, refs: Refs) -> Child:
             Child(refs.events, EventActor, world.event_store, world.stamp),
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
-            Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples, ()),
-            Child(refs.host, StatsActor, world.host, interval),
+            Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples, others),
+            Child(
+                refs.host,
+                StatsActor,
+                *(current, world.host, world.usage, world.sockets, world.state, refs.events),
+                *(listeners, frozenset(world.engines), world.now, world.monotonic),
+            ),
             Child(
                 refs.logs,
                 LogActor,
                 *(current, world.logs, world.output_rows, refs.events, world.leave_edge, world.monotonic),
-                *(world.state, world.save, (refs.metrics,), world.now),
+                *(world.state, world.save, listeners, world.now),
                 stop_within=LOGS_STOP_SECONDS,
             ),
             Child(refs.access, AccessActor, world.state, refs.events, world.now),
@@ -168,6 +184,11 @@ def tree(world: World, refs: Refs) -> Child:
                 HookActor,
                 lambda: current().webhook,
                 *(world.hook_sender, world.state, refs.events, world.new_operation, world.now),
+            ),
+            Child(
+                refs.notify,
+                NotifyActor,
+                *(current, world.alert_channels, world.state, refs.events, world.new_operation, world.now),
             ),
             Child(
                 refs.operations,
@@ -180,7 +201,7 @@ def tree(world: World, refs: Refs) -> Child:
                 ProxyActor,
                 *(current, world.epoch, world.snapshot_versions, world.new_pool, world.leave_edge),
                 *(refs.apps, refs.events, refs.records, world.state, world.read_pages),
-                *(world.save, (refs.metrics,), world.now),
+                *(world.save, listeners, world.now),
                 stop_within=EDGE_STOP_SECONDS,
             ),
             Child(
@@ -188,7 +209,7 @@ def tree(world: World, refs: Refs) -> Child:
                 Supervisor,
                 [
                     *(
-                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps, refs.logs)
+                        Child(refs.engines[name], InventoryActor, engine, refs.events, refs.apps, refs.logs, refs.host)
                         for name, engine in world.engines.items()
                     ),
                     Child(
@@ -199,7 +220,7 @@ def tree(world: World, refs: Refs) -> Child:
                                 refs.apps,
                                 AppsActor,
                                 *(current, groups, world.state, refs.operations, partial(_engine_of, world), new_app),
-                                *((refs.metrics,), world.now),
+                                *(listeners, world.now),
                             ),
                             Child(groups, Supervisor, [], Strategy.ONE_FOR_ONE, NEVER_GIVE_UP),
                         ],
@@ -212,7 +233,8 @@ def tree(world: World, refs: Refs) -> Child:
             Child(
                 refs.config,
                 ConfigActor,
-                *(world.config, world.config_versions, (refs.apps, refs.edge, refs.logs), refs.events, refs.operations),
+                *(world.config, world.config_versions, (refs.apps, refs.edge, refs.logs, refs.host, refs.notify)),
+                *(refs.events, refs.operations),
                 partial(_deployed, world),
             ),
             Child(Ref("control"), AdminActor, partial(world.open_control, refs)),

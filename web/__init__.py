@@ -43,6 +43,8 @@ class Refs(NamedTuple):
     secrets: Ref
     logs: Ref
     metrics: Ref
+    alerts: Ref
+    notify: Ref
 
 
 def create_app(

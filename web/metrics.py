@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from ndactors.core.loglevels import LEVELS
+from ndactors.core.sampling import Figure, container_figures, host_figures
 from ndactors.errors import NextDeployError
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from ndactors.messages.jobs import GetJobs, JobView
@@ -28,6 +29,7 @@ from ndactors.messages.queries import (
     GetTree,
     HostView,
 )
+from ndactors.messages.stats import ContainerUsage, GetPorts, GetUsage, PortView
 
 from .auth import Guard
 
@@ -92,6 +94,20 @@ FAMILIES: list[tuple[str, str, str, list[str]]] = [
     ("nextdeploy_actor_mailbox_depth", "g", "Messages that wait for an actor.", ["actor"]),
     ("nextdeploy_hub_lag_seconds", "h", "How late the daemon's event loop was.", []),
     ("nextdeploy_build_info", "g", "1, labelled with the version.", ["version"]),
+    ("nextdeploy_container_memory_limit_bytes", "g", "Memory it may use.", ["app", "process", "container"]),
+    ("nextdeploy_container_oom_kills", "c", "Processes killed for memory.", ["app", "process", "container"]),
+    ("nextdeploy_container_pids", "g", "Processes and threads in it.", ["app", "process", "container"]),
+    ("nextdeploy_host_swap_used_bytes", "g", "Swap in use.", []),
+    ("nextdeploy_host_swap_total_bytes", "g", "Swap there is.", []),
+    ("nextdeploy_host_load1", "g", "Load of the last minute.", []),
+    (
+        "nextdeploy_host_pressure_percent",
+        "g",
+        "Share of the last 10 s in which some process waited for the resource (PSI).",
+        ["resource"],
+    ),
+    ("nextdeploy_host_inodes_used", "g", "Inodes in use.", ["mount"]),
+    ("nextdeploy_host_inodes", "g", "Inodes there are.", ["mount"]),
 ]
 _KINDS: dict[str, Any] = {"c": CounterMetricFamily, "g": GaugeMetricFamily, "h": HistogramMetricFamily}
 
@@ -134,6 +150,8 @@ class Collector:
             (self._refs.edge, GetEdgeTotals(), _edge),
             (self._refs.apps, GetApps(), _apps),
             (self._refs.host, GetHost(), _host),
+            (self._refs.host, GetPorts(), _ports),
+            (self._refs.host, GetUsage(), _usage),
             (self._refs.apps, GetJobs(), _jobs),
             (self._refs.operations, GetDeploys(), _deploys),
             (self._refs.root, GetTree(), _actors),
@@ -240,14 +258,22 @@ def _logs(families: dict[str, Any], report: LogsReport) -> None:
 
 
 def _host(families: dict[str, Any], host: HostView) -> None:
-    families["nextdeploy_host_cpu_percent"].add_metric([], host.cpu_percent)
-    families["nextdeploy_host_memory_used_bytes"].add_metric([], host.memory_used)
-    families["nextdeploy_host_memory_total_bytes"].add_metric([], host.memory_total)
-    families["nextdeploy_host_network_receive_bytes"].add_metric([], host.network_receive)
-    families["nextdeploy_host_network_transmit_bytes"].add_metric([], host.network_transmit)
-    for mount, (used, total) in host.disks.items():
-        families["nextdeploy_host_disk_used_bytes"].add_metric([mount], used)
-        families["nextdeploy_host_disk_total_bytes"].add_metric([mount], total)
+    _fill(families, host_figures(host, None))
+
+
+def _ports(families: dict[str, Any], ports: tuple[PortView, ...]) -> None:
+    families["nextdeploy_host_open_ports"].add_metric([], len(ports))
+
+
+def _usage(families: dict[str, Any], usages: tuple[ContainerUsage, ...]) -> None:
+    _fill(families, container_figures(usages))
+
+
+def _fill(families: dict[str, Any], figures: list[Figure]) -> None:
+    for figure in figures:
+        # the families' names have no ``_total``: it is written for every counter
+        name = figure.name.removesuffix("_total") if figure.kind == "counter" else figure.name
+        families[name].add_metric(list(figure.labels.values()), figure.value)
 
 
 def _actors(families: dict[str, Any], node: ActorNode) -> None:

@@ -38,6 +38,8 @@ NAMES = {
     "secrets": "secrets",
     "logs": "logs",
     "metrics": "metrics",
+    "alerts": "alerts",
+    "notify": "notify",
 }
 
 

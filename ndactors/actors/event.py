@@ -10,6 +10,7 @@ from ..messages.containers import RecordEvent
 from ..messages.queries import Event, GetEvents
 from ..ports import EventStore
 from ..runtime.actor import Actor
+from ..runtime.ref import Ref
 from ..runtime.timers import Task
 
 log = logging.getLogger("ndactors.event")
@@ -17,8 +18,23 @@ log = logging.getLogger("ndactors.event")
 KEEP_UNSTORED = 10_000
 RETRY_SECONDS = 5.0
 
-SERIOUS = (".died", ".oom", ".lost", ".failed", ".gave_up", ".unhealthy", ".refused", ".fault", ".corrupt", "_failed")
+SERIOUS = (
+    ".died",
+    ".oom",
+    ".lost",
+    ".failed",
+    ".gave_up",
+    ".unhealthy",
+    ".refused",
+    ".fault",
+    ".corrupt",
+    "_failed",
+    ".opened",
+    ".zombies",
+)
 """Endings of event kinds that are logged as warnings."""
+TAKEN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+"""Names that a log record has for itself: a detail of that name gets another one in the log."""
 
 
 class Stored: ...
@@ -33,9 +49,11 @@ class NotStored:
 
 
 class EventActor(Actor):
-    """``stamp`` gives the time as RFC 3339. A store that fails loses nothing until ``KEEP_UNSTORED`` events wait."""
+    """``stamp`` gives the time as RFC 3339. A store that fails loses nothing until ``KEEP_UNSTORED`` events wait.
+    ``listeners`` hear of each event as it comes."""
 
-    def __init__(self, store: EventStore, stamp: Callable[[], str]) -> None:
+    def __init__(self, store: EventStore, stamp: Callable[[], str], listeners: tuple[Ref, ...] = ()) -> None:
+        self._listeners = listeners
         self._store = store
         self._stamp = stamp
         self._waiting: list[Event] = []
@@ -74,7 +92,12 @@ class EventActor(Actor):
             f" {who}" if who else "",
             f" {message.container}" if message.container else "",
             f": {message.reason}" if message.reason else "",
-            extra={"event": message.kind, "app": message.app, "container": message.container, **message.detail},
+            extra={
+                "event": message.kind,
+                "app": message.app,
+                "container": message.container,
+                **{f"{key}_" if key in TAKEN else key: value for key, value in message.detail.items()},
+            },
         )
         self._waiting.append(
             Event(
@@ -91,6 +114,8 @@ class EventActor(Actor):
             del self._waiting[0]
             self._lost += 1
         self._store_soon()
+        for listener in self._listeners:
+            listener.tell(message)
 
     def _store_soon(self) -> None:
         if self._storing is None and self._waiting:

@@ -56,13 +56,14 @@ class ListDue: ...
 
 
 class InventoryActor(Actor):
-    """``apps`` is told of containers whose app nobody watches: they are in no configuration any more; ``logs`` of all."""
+    """``apps`` is told of containers whose app nobody watches: they are in no configuration any more; ``listeners`` of
+    all."""
 
-    def __init__(self, engine: ContainerEngine, events: Ref, apps: Ref, logs: Ref) -> None:
+    def __init__(self, engine: ContainerEngine, events: Ref, apps: Ref, *listeners: Ref) -> None:
         self._engine = engine
         self._events = events
         self._apps = apps
-        self._logs = logs
+        self._listeners = listeners
         self._watchers: dict[tuple[str, Role], Ref] = {}
         self._containers: dict[str, ContainerStatus] = {}
         self._info: EngineInfo | None = None
@@ -138,7 +139,7 @@ class InventoryActor(Actor):
                 )
             for watcher in self._watchers.values():
                 watcher.tell(EngineFound(info=message.info))
-        self._logs.tell(ContainersSeen(engine=self._engine.name, containers=tuple(message.containers), complete=True))
+        self._tell_of(tuple(message.containers), complete=True)
         for (app, role), watcher in self._watchers.items():
             watcher.tell(ContainersListed(containers=self._of(app, role)))
         watched = {app for app, _ in self._watchers}
@@ -148,6 +149,11 @@ class InventoryActor(Actor):
         if self._watching is None:
             self._watch()
         self._list_in(LIST_SECONDS)
+
+    def _tell_of(self, containers: tuple[ContainerStatus, ...], *, complete: bool) -> None:
+        seen = ContainersSeen(engine=self._engine.name, containers=containers, complete=complete)
+        for listener in self._listeners:
+            listener.tell(seen)
 
     def _list_in(self, seconds: float) -> None:
         if self._timer is not None:
@@ -209,7 +215,7 @@ class InventoryActor(Actor):
         if status is not None:
             self._containers[status.id] = status
             own = {**own, **status.labels}
-            self._logs.tell(ContainersSeen(engine=self._engine.name, containers=(status,)))
+            self._tell_of((status,), complete=False)
         else:
             gone = self._containers.pop(event.container, None)
             own = {**own, **gone.labels} if gone is not None else own

@@ -9,12 +9,13 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..core.model import Settings
 from ..core.settings import Loaded
 from ..errors import ConfigurationError, Conflict, Invalid, StateError, TooLarge
-from . import yaml_file
+from . import channel_apprise, yaml_file
 from .off_loop import Apply, run
 from .trees import sync_folder, write_all
 
@@ -96,7 +97,13 @@ class ConfigFile:
     # -- in the thread pool ------------------------------------------------------------------------
 
     def _load(self, path: Path) -> Loaded:
-        return yaml_file.load(path, environment=self._environment, overrides=self._overrides, variables=self._variables)
+        loaded = yaml_file.load(
+            path, environment=self._environment, overrides=self._overrides, variables=self._variables
+        )
+        if loaded.settings.monitoring.alert.apprise and not channel_apprise.is_installed():
+            words = f"{path}: monitoring.alert.apprise: {channel_apprise.MISSING}. Nobody is told by it until then."
+            loaded = replace(loaded, warnings=(*loaded.warnings, words))
+        return loaded
 
     def _write(self, content: bytes, if_match: Collection[str], ready: Callable[[], None]) -> None:
         target = Path(os.path.realpath(self._path))

@@ -1,45 +1,156 @@
-"""Figures about the host, from psutil."""
+"""Figures about the host: psutil, where the kernel's own files do not do."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from typing import Any
 
 import psutil
+from gevent.monkey import get_original
 
+from ..core import processes
+from ..core.pressure import pressure
 from ..messages.queries import HostView
+from ..messages.stats import ZombieView
+from .kernel_files import read_rows, read_value
+from .process_table import ProcessTable
 
 REAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "overlay", "apfs", "ntfs")
+TWICE = ("lo", "veth", "docker", "br-", "virbr", "cni", "flannel", "cali")
+"""Interfaces, by the beginning of their names, whose bytes another one carries too."""
+_Lock = get_original("threading", "Lock")
+MAX_DISKS = 64
+MAX_ZOMBIES = 50
+OF_ONE_PARENT = 5
+MAX_MOUNTS_BYTES = 1024 * 1024
 
 
 class HostStatistics:
-    def __init__(self) -> None:
-        psutil.cpu_percent(None)  # the first call only marks the time
+    """``apply`` runs a call off the event loop: a disk that hangs holds up one thread and nobody else."""
 
-    def read(self) -> HostView:
-        memory, swap, network = psutil.virtual_memory(), psutil.swap_memory(), psutil.net_io_counters()
-        disks: dict[str, tuple[int, int]] = {}
-        seen = set()
-        for part in psutil.disk_partitions(all=True):
-            if (
-                part.fstype not in REAL
-                or part.mountpoint.startswith(("/var/lib/docker/", "/snap/"))
-                or part.device in seen
-            ):
-                continue
-            try:
-                usage = psutil.disk_usage(part.mountpoint)
-            except OSError:
-                continue  # unmounted meanwhile, or not ours to see
-            seen.add(part.device)
-            disks[part.mountpoint] = (usage.used, usage.total)
-        return HostView(
-            cpu_percent=psutil.cpu_percent(None),
+    def __init__(
+        self, table: ProcessTable | None = None, apply: Callable[[Callable[[], Any]], Any] = lambda call: call()
+    ) -> None:
+        self._table = table or ProcessTable()
+        self._apply = apply
+        self._cpu = _cpu_times()
+        self._watch = processes.ZombieWatch()
+        # whoever asked may be gone while its work goes on in a thread
+        self._working = _Lock()
+
+    def read(self) -> tuple[HostView, tuple[processes.ZombieNews, ...]]:
+        """The figures, and what is to be told of zombies now."""
+
+        def guarded() -> tuple[HostView, tuple[processes.ZombieNews, ...]]:
+            with self._working:
+                return self._read()
+
+        return self._apply(guarded)  # type: ignore[no-any-return]
+
+    def _read(self) -> tuple[HostView, tuple[processes.ZombieNews, ...]]:
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        received, sent = _network()
+        disks, inodes = _disks()
+        table = self._table.look()
+        zombies = processes.zombies(table)
+        news = self._watch.look(zombies, time.monotonic())
+        before, self._cpu = self._cpu, _cpu_times()
+        spent = self._cpu[1] - before[1]
+        busy = (self._cpu[0] - before[0]) / spent * 100 if spent > 0 else 0.0
+        boot = psutil.boot_time()
+        view = HostView(
+            cpu_percent=round(min(100.0, max(0.0, busy)), 2),
             load=os.getloadavg(),
             memory_used=memory.total - memory.available,
             memory_total=memory.total,
             swap_used=swap.used,
             swap_total=swap.total,
             disks=disks,
-            network_receive=network.bytes_recv if network else 0,
-            network_transmit=network.bytes_sent if network else 0,
+            network_receive=received,
+            network_transmit=sent,
+            inodes=inodes,
+            pressure=_pressures(),
+            boot_time=boot,
+            uptime=max(0.0, time.time() - boot),
+            cpus=os.cpu_count() or 1,
+            processes=len(table),
+            zombies=tuple(
+                ZombieView(pid=row.pid, name=row.name, parent=row.parent, parent_name=row.parent_name)
+                for row in processes.some_of(zombies, MAX_ZOMBIES, OF_ONE_PARENT)
+            ),
+            zombie_count=len(zombies),
         )
+        return view, tuple(news)
+
+
+def host_memory() -> int:
+    return int(psutil.virtual_memory().total)
+
+
+def _cpu_times() -> tuple[float, float]:
+    """Busy seconds, and all."""
+    times = psutil.cpu_times()
+    # time of guests is in that of user and nice already
+    every = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+    return every - times.idle - getattr(times, "iowait", 0.0), every
+
+
+def _pressures() -> dict[str, tuple[float, float | None]]:
+    found = {name: pressure(read_value(f"/proc/pressure/{name}")) for name in ("cpu", "memory", "io")}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def _network() -> tuple[int, int]:
+    data = read_rows("/proc/self/net/dev")
+    if data is None:
+        every = psutil.net_io_counters(pernic=True, nowrap=False)
+        rows = [row for name, row in every.items() if not name.startswith(TWICE)]
+        return sum(row.bytes_recv for row in rows), sum(row.bytes_sent for row in rows)
+    received = sent = 0
+    for line in data.split(b"\n"):
+        name, colon, rest = line.partition(b":")
+        figures = rest.split()
+        if colon and len(figures) > 8 and not name.decode("ascii", "replace").strip().startswith(TWICE):
+            received, sent = received + int(figures[0]), sent + int(figures[8])
+    return received, sent
+
+
+def _disks() -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """Bytes and inodes by mount, each as used and total; every device once."""
+    disks: dict[str, tuple[int, int]] = {}
+    inodes: dict[str, tuple[int, int]] = {}
+    seen = set()
+    for device, mount, kind in _mounted():
+        if kind not in REAL or device in seen or len(disks) >= MAX_DISKS:
+            continue
+        if mount.startswith(("/var/lib/docker/", "/snap/")) or "/overlay2/" in mount:
+            continue
+        try:
+            facts = os.statvfs(mount)
+        except OSError:
+            continue  # unmounted meanwhile, or not ours to see
+        if not facts.f_blocks:
+            continue
+        seen.add(device)
+        # as df counts: what only root may fill is neither used nor there for anybody else
+        used = (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+        shown = mount.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        disks[shown] = (used, facts.f_blocks * facts.f_frsize)
+        if facts.f_files:
+            inodes[shown] = (facts.f_files - facts.f_ffree, facts.f_files)
+    return disks, inodes
+
+
+def _mounted() -> list[tuple[str, str, str]]:
+    """Device, mount point and kind of file system."""
+    data = read_rows("/proc/self/mounts", MAX_MOUNTS_BYTES)
+    if data is None:
+        return [(part.device, part.mountpoint, part.fstype) for part in psutil.disk_partitions(all=True)]
+    found = []
+    for line in data.decode("utf-8", "surrogateescape").split("\n"):
+        fields = line.split(" ")
+        if len(fields) > 2 and fields[2] in REAL:
+            found.append((fields[0], fields[1].replace("\\040", " ").replace("\\011", "\t"), fields[2]))
+    return found

@@ -35,19 +35,24 @@ def parse(text: str) -> list[tuple[str, int]]:
         if len(parts) > 3 and parts[3] == LISTEN and ":" in parts[1]:
             address, _, port = parts[1].partition(":")
             try:
-                found.append((_address(address), int(port, 16)))
+                found.append((address_of(address), int(port, 16)))
             except ValueError:
                 continue
     return found
 
 
-def _address(text: str) -> str:
+def address_of(text: str) -> str:
     """The kernel prints 32-bit words in the machine's byte order."""
     raw = bytes.fromhex(text)
     if len(raw) not in (4, 16):
         raise ValueError(text)
     if sys.byteorder == "little":
         raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    return plain(raw)
+
+
+def plain(raw: bytes) -> str:
+    """4 or 16 bytes in the network's order; an IPv4 address within an IPv6 one is the IPv4 address."""
     address = ipaddress.ip_address(raw)
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)

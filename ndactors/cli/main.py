@@ -23,6 +23,7 @@ VERBS = {
     "status": "How the daemon and its apps are",
     "ps": "List containers",
     "logs": "Show what apps print, and follow it",
+    "alerts": "List what is wrong, and see that people are told",
     "revisions": "List what each change made",
     "operations": "List changes, follow one, cancel one",
     "scale": "Change how many containers a process has",

@@ -3,14 +3,13 @@ theoretical arrival time, is all that a limit remembers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 THROTTLE_SECONDS = 1.0
 """A request is rather delayed by up to so long than refused."""
 
 
-@dataclass(frozen=True)
-class Limit:
+class Limit(NamedTuple):
     """One cell in every ``interval`` seconds, ``burst`` seconds ahead of time at most."""
 
     interval: float

@@ -16,7 +16,7 @@ SHORTEST = 4
 """Shorter secrets are not looked for in a text: they would be everywhere."""
 
 _SECRET_NAME = re.compile(
-    r"pass|pwd$|secret|token|credential|private|keys?$|dsn|webhook|cookie|salt$|signature|connection_?string"
+    r"pass|pwd$|secret|token|credential|private|keys?$|dsn|webhook|apprise|cookie|salt$|signature|connection_?string"
     r"|(?:^|(?<!metrics)[_.-])auth(?:$|[_.-]|orization)",
     re.IGNORECASE,
 )

@@ -363,7 +363,15 @@ class Alert(Value, frozen=True, kw_only=True):
         "deploy",
         "error",
         "budget",
+        "certificate",
+        "job",
+        "backup",
+        "self",
+        "port",
     )
+    webhook_secret: str | None = None
+    """``whsec_`` and the key in base64; None: one that was made here once."""
+    apprise: tuple[str, ...] = ()
 
 
 class Monitoring(Value, frozen=True, kw_only=True):

@@ -3,11 +3,13 @@ together."""
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, validates_schema
+from marshmallow.validate import Length
 
 from . import cron
 from .fields import (
@@ -47,6 +49,10 @@ NETWORK = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 CAPABILITY = r"(?:CAP_)?[A-Z_]{2,40}"
 FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 FORWARDERS_OWN = frozenset(("connection", "content-length", "content-type", "host", "transfer-encoding"))
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+MAILBOX = rf"(?=[^@]{{1,64}}@.{{1,255}}$){ATOM}(?:\.{ATOM})*@{LABEL}(?:\.{LABEL})*"
+SENDER = rf"[^@<>\x00-\x1f\x7f]{{0,200}}<{MAILBOX.replace('$', '>$')}>|{MAILBOX}"
+MAILBOX_HINT = "Not a valid address; write it like ops@example.com (a domain of other letters as xn--…)."
 STORE_NAME = r"[A-Za-z0-9_.-]+"
 """Of a secret in the store."""
 
@@ -101,11 +107,36 @@ class Target(Str):
         return text
 
 
+class SigningKey(Str):
+    """Of Standard Webhooks: ``whsec_`` and 24 to 64 bytes in base64."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        hint = "Not a valid key; write `whsec_` and 24 to 64 bytes in base64 (`openssl rand -base64 32` makes some)."
+        super().__init__(r"(?:whsec_)?[A-Za-z0-9+/]{32,86}={0,2}", hint, **kwargs)
+
+    def convert(self, value: Any) -> Any:
+        text = super().convert(value)
+        try:
+            size = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            size = 0
+        if not 24 <= size <= 64:
+            raise ValueError(self.hint)
+        return text
+
+
 class Zone(Str):
     def convert(self, value: Any) -> Any:
         text = super().convert(value)
         cron.zone(text)
         return text
+
+
+class Receiver(Target):
+    """Of messages, by HTTP."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("https?", "Not a valid URL; write it like https://host/path.", path=True, **kwargs)
 
 
 class Hook(Command):
@@ -427,7 +458,7 @@ class Requests(Block):
 
 KINDS = (
     *("crash", "oom", "healthcheck_failed", "failover", "high_cpu", "high_memory", "high_disk", "anomaly"),
-    *("deploy", "error", "budget"),
+    *("deploy", "error", "budget", "certificate", "job", "backup", "self", "port"),
 )
 
 
@@ -444,16 +475,18 @@ class Monitoring(Block):
 
     class Alert(Block):
         class Email(Block):
-            to = ListOf(Str(r"[^@\s]+@[^@\s]+", "Not a valid address."), alone=True, required=True)
-            sender = Str(r"[^@]+@[^@]+", "Not a valid address.", data_key="from", required=True)
+            to = ListOf(Str(MAILBOX, MAILBOX_HINT), alone=True, required=True, validate=Length(1, 50))
+            sender = Str(SENDER, MAILBOX_HINT, data_key="from", required=True)
             smtp = Address(required=True)
             username = Str(allow_none=True)
             password = Str(allow_none=True)
             starttls = Bool()
 
-        webhook = ListOf(Str(URL, "Not a valid URL."), alone=True)
-        slack_webhook = Str(URL, "Not a valid URL.", allow_none=True)
+        webhook = ListOf(Receiver(), alone=True)
+        webhook_secret = SigningKey(allow_none=True)
+        slack_webhook = Receiver(allow_none=True)
         email = Of(Email)
+        apprise = ListOf(Str(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", "Not a valid Apprise URL."), alone=True)
         notify_on = ListOf(Word(*KINDS))
 
     interval = Duration(above_zero=True)

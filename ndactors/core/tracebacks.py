@@ -238,6 +238,9 @@ def continuations(lines: Sequence[str], levels: Sequence[int]) -> tuple[list[boo
         flags[max(first, begin + 1) : i + 1] = [True] * (i + 1 - max(first, begin + 1))
         state, size, waiting, i = following, size + waiting, 0, i + 1
         first = i
+    if begin <= first < len(lines):
+        # if nothing comes that says they belong to it, they do not
+        flags[first:] = continuations(lines[first:], levels[first:])[0]
     return flags, 0 if state in _CLOSED else len(lines) - begin
 
 

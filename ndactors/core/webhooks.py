@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,10 +79,15 @@ def variables_of(event: str, app: str, payload: Mapping[str, Any]) -> dict[str, 
 
 def after(delivery: Delivery, answer: HookAnswer, now: float) -> Delivery | None:
     """The delivery as it waits for its next try; None when it is over, for good or for bad. A command runs once."""
-    if answer.good or not answer.again or delivery.is_command or delivery.tries >= len(DELAYS):
+    wait = None if delivery.is_command else wait_before(delivery.tries, answer, DELAYS)
+    return None if wait is None else replace(delivery, tries=delivery.tries + 1, due=now + wait, running=False)
+
+
+def wait_before(tries: int, answer: HookAnswer, delays: Sequence[float]) -> float | None:
+    """Seconds before another try, after ``tries`` before this one; None: it is over, for good or for bad."""
+    if answer.good or not answer.again or tries >= len(delays):
         return None
-    wait = max(DELAYS[delivery.tries], min(answer.wait, LONGEST_WAIT))
-    return replace(delivery, tries=delivery.tries + 1, due=now + wait, running=False)
+    return max(delays[tries], min(answer.wait, LONGEST_WAIT))
 
 
 def next_of(deliveries: tuple[Delivery, ...], busy: frozenset[str]) -> tuple[Delivery, ...]:

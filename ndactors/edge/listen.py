@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BACKLOG = 4096
 
 
-@dataclass(frozen=True)
-class Listener:
+class Listener(NamedTuple):
     """``name`` is the address really bound, as ``host:port``."""
 
     sock: socket.socket

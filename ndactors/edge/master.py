@@ -3,7 +3,6 @@ It needs no daemon: the last snapshot is kept and given to every new worker. SIG
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -31,6 +30,7 @@ from ..messages.edge import (
 from ..runtime.activation import from_systemd
 from ..runtime.link import encode, listen_unix
 from ..runtime.peers import Peer, Peers
+from ..runtime.roles import Arguments
 from . import shared
 from .crew import Crew, child_environment
 from .listen import Listener, inherited, open_listeners
@@ -393,43 +393,35 @@ def note(words: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=edge")
-    parser.add_argument("--role", required=True)
-    parser.add_argument("--state-dir", type=Path, required=True)
-    parser.add_argument("--http", default="")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--listen-fd", type=int, action="append", default=[])
-    parser.add_argument("--inherited-for", default=None)
-    parser.add_argument("--shared-fd", type=int, default=None)
-    parser.add_argument("--first-place", type=int, default=0)
-    parser.add_argument("--predecessor-fd", type=int, default=None)
-    arguments = parser.parse_args(argv)
-    folder = arguments.state_dir / "edge"
+    known = "http", "workers", "listen-fd", "inherited-for", "shared-fd", "first-place", "predecessor-fd"
+    arguments = Arguments(argv, *known)
+    http, shared_fd = arguments.text("http") or "", arguments.number("shared-fd")
+    folder = Path(arguments.needed("state-dir")) / "edge"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    given = inherited(arguments.listen_fd or from_systemd(os.environ, os.getpid()))
+    given = inherited(arguments.numbers("listen-fd") or from_systemd(os.environ, os.getpid()))
     try:
-        if given and arguments.inherited_for in (None, arguments.http):
+        if given and arguments.text("inherited-for") in (None, http):
             listeners = given
         else:
             for listener in given:
                 listener.sock.close()
-            listeners = open_listeners(arguments.http)
+            listeners = open_listeners(http)
     except OSError as error:
-        note(f"cannot listen on {arguments.http}: {error.strerror or error}")
+        note(f"cannot listen on {http}: {error.strerror or error}")
         return 1
     predecessor = None
-    if arguments.predecessor_fd is not None:
-        predecessor = socket.socket(fileno=arguments.predecessor_fd)
+    if (predecessor_fd := arguments.number("predecessor-fd")) is not None:
+        predecessor = socket.socket(fileno=predecessor_fd)
         predecessor.set_inheritable(False)
-    if arguments.shared_fd is not None:
-        os.set_inheritable(arguments.shared_fd, False)
+    if shared_fd is not None:
+        os.set_inheritable(shared_fd, False)
     master = Master(
         folder,
         listeners,
-        max(1, arguments.workers),
-        arguments.http,
-        arguments.shared_fd,
-        arguments.first_place,
+        max(1, arguments.number("workers") or 1),
+        http,
+        shared_fd,
+        arguments.number("first-place") or 0,
         predecessor,
     )
     return master.run()

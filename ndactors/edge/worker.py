@@ -3,7 +3,6 @@ its master alone, by the link; when the master is gone it finishes what it has a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import gc
@@ -27,6 +26,7 @@ from gevent.hub import get_hub
 from ..errors import LinkError
 from ..messages.edge import RecordsStored, RoutingSnapshot, SendRecords, Stop, WorkerReport, WorkerState
 from ..runtime.link import FrameReader, SendBuffer, encode
+from ..runtime.roles import Arguments
 from . import http1
 from .answers import answer
 from .capture import Recorder
@@ -525,19 +525,12 @@ def raise_descriptor_limit() -> None:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=edge-worker")
-    parser.add_argument("--role", required=True)
-    parser.add_argument("--state-dir", required=True)
-    parser.add_argument("--listen-fd", type=int, action="append", default=[])
-    parser.add_argument("--link-fd", type=int, required=True)
-    parser.add_argument("--index", type=int, default=0)
-    parser.add_argument("--shared-fd", type=int, required=True)
-    arguments = parser.parse_args(argv)
-    listeners = [socket.socket(fileno=fd) for fd in arguments.listen_fd]
-    link = socket.socket(fileno=arguments.link_fd)
+    arguments = Arguments(argv, "listen-fd", "link-fd", "index", "shared-fd")
+    listeners = [socket.socket(fileno=fd) for fd in arguments.numbers("listen-fd")]
+    link, index = socket.socket(fileno=int(arguments.needed("link-fd"))), arguments.number("index") or 0
     raise_descriptor_limit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the master decides
-    worker = Worker(listeners, link, arguments.index, Shared(arguments.shared_fd, arguments.index))
+    worker = Worker(listeners, link, index, Shared(int(arguments.needed("shared-fd")), index))
     over = Event()
     worker.finished = over.set
     terminate = worker.loop.signal(signal.SIGTERM)

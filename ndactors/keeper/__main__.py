@@ -1,6 +1,5 @@
 """The keeper: one loop over its socket, its apps' output and their ends. Every change is on disk before it is told."""
 
-import argparse
 import ctypes
 import fcntl
 import json
@@ -53,6 +52,7 @@ class Keeper(Verbs, Terminals):
         self.events = deque(maxlen=MAX_EVENTS)
         self.watchers = []
         self.frozen = set()
+        self._looked = 0.0
         self.resting = set()
         self.over = False
         self._start_listening()
@@ -211,8 +211,10 @@ class Keeper(Verbs, Terminals):
                 continue  # it was not read: an exec of one that had ended already
 
     def _see_frozen(self) -> None:
-        if not self.watchers:
+        """Once a second, however much is printed meanwhile."""
+        if not self.watchers or time.monotonic() - self._looked < FREEZE_SECONDS:
             return
+        self._looked = time.monotonic()
         now = {app.id for app in self.apps.values() if app.state["state"] == "running" and app.is_stopped()}
         for id in now ^ self.frozen:
             if id in self.apps:
@@ -344,12 +346,12 @@ def note(words: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="nextdeploy keeper")
-    parser.add_argument("--role", required=True)
-    parser.add_argument("--state-dir", required=True)
-    arguments = parser.parse_args()
+    folders = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--state-dir=")]
+    if len(folders) != 1 or not folders[0]:
+        note("--state-dir=FOLDER is missing")
+        return 2
     try:
-        keeper = Keeper(arguments.state_dir)
+        keeper = Keeper(folders[0])
     except BlockingIOError:
         note("another keeper runs already")
         return 0

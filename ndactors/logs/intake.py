@@ -23,7 +23,8 @@ ACTIVE_SECONDS = 0.02
 IDLE_SECONDS = 0.1
 REST_SECONDS = 0.15
 """After so long without anything new a container rests: it is looked at when its file is written to."""
-ARMED_SECONDS = 2.0
+LONG_SECONDS = 1.0
+ARMED_SECONDS = 10.0
 """And in any case after so long."""
 ABSENT_SECONDS = 1.0
 QUIET_SECONDS = 0.15
@@ -89,6 +90,8 @@ class Intake:
         self.armed = False
         """It will be told of the next thing that is written."""
         self._busy_at = 0.0
+        self._rested = False
+        """It had not written for long before it did the last time: so it is likely to rest again at once."""
         self.rotated = True
         """There may be files that are not open."""
         self._held = _Held()
@@ -122,15 +125,19 @@ class Intake:
             if gone:
                 self._finish(now)
             return
+        self._rested = now - self._busy_at >= LONG_SECONDS
         self._busy_at, self.armed = now, False
         taken = self._take(data, now, final=gone or tail.ended)
         if taken:
             tail.took(taken)
             self._stamp_position()
-        self.due = now if taken and len(data) >= OPEN_BYTES else now + ACTIVE_SECONDS
+        if not taken:
+            self.due = now + QUIET_SECONDS  # all of it is a record that may go on
+        else:
+            self.due = now if len(data) >= OPEN_BYTES else now + ACTIVE_SECONDS
 
     def rests(self, now: float) -> bool:
-        return now - self._busy_at >= REST_SECONDS
+        return now - self._busy_at >= REST_SECONDS or self._rested
 
     def skip(self, now: float) -> None:
         """Leave out what comes next: it makes us fail."""

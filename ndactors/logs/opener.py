@@ -4,16 +4,33 @@ does nothing else, so it is never late. It speaks over its standard input, a soc
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import select
 import socket
 import sys
 from collections import deque
-from typing import Any
 
-from inotify_simple import INotify, flags
+from ..runtime.roles import Arguments
+from . import inotify
+from .inotify import Inotify
+from .opening import (
+    ARM,
+    ARMED,
+    FILE,
+    FOLLOW,
+    FORGET,
+    LOST,
+    PACKET_BYTES,
+    REMOVED,
+    SETTLE,
+    SETTLED,
+    TAKEN,
+    UNARMED,
+    UNWATCHED,
+    WATCHED,
+    WRITTEN,
+)
 
 NICE = -10
 MOST_UNTAKEN = 8
@@ -21,17 +38,9 @@ MOST_UNTAKEN = 8
 MOST_WAITING = 64
 MOST_WAITING_BYTES = 256 * 1024 * 1024
 """Files that wait here are deleted, as a rule, and keep their room on the disk: beyond that the oldest are given up."""
-PACKET_BYTES = 8192
 MAX_FILES = 1000
 ROUNDS = 8
 OPENING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-
-# from the log process: the first byte, then a path
-FOLLOW, FORGET, ARM, TAKEN, SETTLE = b"+", b"-", b"~", b"k", b"s"
-# to it, likewise. FILE has a descriptor; FILE, LOST and REMOVED have the number of files that were lost, and a colon, before
-# the path
-FILE, WATCHED, UNWATCHED, ARMED, UNARMED, REMOVED, WRITTEN = b"f", b"+", b"!", b"~", b"x", b"r", b"w"
-SETTLED, LOST = b"s", b"l"
 
 
 class Followed:
@@ -81,7 +90,7 @@ class Followed:
 class Opener:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._inotify = INotify()
+        self._inotify = Inotify()
         self._paths: dict[str, Followed] = {}
         self._folders: dict[int, str] = {}
         self._watches: dict[str, int] = {}
@@ -92,11 +101,11 @@ class Opener:
 
     def run(self) -> int:
         poll = select.poll()
-        for file in (self._sock, self._inotify):
+        for file in (self._sock.fileno(), self._inotify.file):
             poll.register(file, select.POLLIN)
         while True:
             ready = {number for number, _ in poll.poll()}
-            if self._inotify.fileno() in ready:
+            if self._inotify.file in ready:
                 self._changed()
             if self._sock.fileno() in ready:
                 data = self._sock.recv(PACKET_BYTES)
@@ -119,7 +128,7 @@ class Opener:
             self._forget(path)
         elif kind == ARM:
             try:
-                number = self._inotify.add_watch(path, flags.MODIFY | flags.ONESHOT)
+                number = self._inotify.watch(path, inotify.MODIFY | inotify.ONESHOT)
             except OSError:
                 self._tell(UNARMED, path)
                 return
@@ -135,9 +144,9 @@ class Opener:
         except OSError:
             before = 0
         if folder not in self._watches:
-            wanted = flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.ONLYDIR
+            wanted = inotify.CREATE | inotify.MOVED_TO | inotify.DELETE | inotify.ONLYDIR
             try:
-                number = self._inotify.add_watch(folder, wanted)
+                number = self._inotify.watch(folder, wanted)
             except OSError:
                 self._tell(UNWATCHED, path)
                 return
@@ -162,37 +171,37 @@ class Opener:
         number = self._watches.pop(folder, None)
         if number is not None and self._folders.pop(number, None) is not None:
             with contextlib.suppress(OSError):  # it went with its folder
-                self._inotify.rm_watch(number)
+                self._inotify.unwatch(number)
 
     # -- events ------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
         created: dict[str, Followed] = {}
         removed: dict[str, Followed] = {}
-        for event in self._inotify.read(timeout=0):
-            if event.mask & flags.Q_OVERFLOW:
+        for watch, mask, name in self._inotify.events():
+            if mask & inotify.Q_OVERFLOW:
                 for followed in self._paths.values():
                     followed.created = max(followed.created, followed.opened)
                     created[followed.path] = followed
                     if not os.path.lexists(followed.path):
                         removed[followed.path] = followed
-            if (path := self._armed.pop(event.wd, None)) is not None:
+            if (path := self._armed.pop(watch, None)) is not None:
                 self._tell(WRITTEN, path)
-            folder = self._folders.get(event.wd)
+            folder = self._folders.get(watch)
             if folder is None:
                 continue
-            if event.mask & flags.IGNORED:
-                self._folders.pop(event.wd, None)
+            if mask & inotify.IGNORED:
+                self._folders.pop(watch, None)
                 self._watches.pop(folder, None)
                 continue
-            own = self._paths.get(os.path.join(folder, event.name))
+            own = self._paths.get(os.path.join(folder, name))
             if own is None:
                 continue
             # a rotation ends with a new file under the plain name; a removal with none
-            if event.mask & flags.CREATE:
+            if mask & inotify.CREATE:
                 own.created += 1
                 created[own.path] = own
-            elif event.mask & flags.DELETE:
+            elif mask & inotify.DELETE:
                 removed[own.path] = own
         for followed in created.values():
             files = followed.unknown()
@@ -252,16 +261,13 @@ class Opener:
                 os.close(file)
 
 
-def _key(file: int) -> Any:
+def _key(file: int) -> tuple[int, int]:
     facts = os.fstat(file)
     return facts.st_dev, facts.st_ino
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=log-opener")
-    parser.add_argument("--role")
-    parser.add_argument("--state-dir", required=True)
-    parser.parse_args(argv)
+    Arguments(argv)
     with contextlib.suppress(PermissionError):  # without the privilege it goes as it is
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     with contextlib.suppress(ConnectionError):  # the log process ended

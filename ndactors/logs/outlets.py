@@ -3,7 +3,6 @@ and a loop that writes down how far they are. It reads the store and never write
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import os
@@ -21,6 +20,7 @@ import msgspec
 from ..core.forwarding import name_of
 from ..messages.logs import KeepLogs
 from ..runtime.notes import Notes
+from ..runtime.roles import Arguments
 from .archive import Archive
 from .failing import Failed, Pauses, Stopped
 from .forward import Forwarder
@@ -146,23 +146,20 @@ def _locked(path: Path) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=log-outlets")
-    parser.add_argument("--role")
-    parser.add_argument("--state-dir", required=True, type=Path)
-    parser.add_argument("--parent", type=int)
-    arguments = parser.parse_args(argv)
+    arguments = Arguments(argv, "parent")
+    state_dir = Path(arguments.needed("state-dir"))
     os.nice(NICE)
     try:
         keep = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=KeepLogs)
     except msgspec.DecodeError as error:
         note(f"what is to be sent where cannot be understood: {error}")
         return 2
-    folder = arguments.state_dir / "logs"
+    folder = state_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not _locked(folder / "outlets.lock"):
         note("another process has these outlets")
         return 3
-    return Outlets(arguments.state_dir, keep).run(arguments.parent)
+    return Outlets(state_dir, keep).run(arguments.number("parent"))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,15 @@ on with the containers that it knows, from where it was, also after a crash of i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import os
 import resource
-import shutil
 import signal
 import socket
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
@@ -23,6 +20,7 @@ from ..core.logrecords import Columns, Gap, LogSource, Position, format_ns
 from ..errors import Invalid
 from ..messages.edge import Hello, Refused, Stop
 from ..messages.logs import (
+    MAX_LIMIT,
     PROTOCOL,
     AskedLines,
     ChunkTaken,
@@ -41,11 +39,12 @@ from ..messages.logs import (
 from ..runtime.link import listen_unix
 from ..runtime.notes import Notes
 from ..runtime.peers import Peer, Peers
+from ..runtime.roles import Arguments
+from .expressions import compile_re2
 from .figures import Figures
 from .intake import Intake
 from .live import Live, Subscription
 from .outlet_process import OutletProcess
-from .query import MAX_LIMIT, compile_re2
 from .readers import Found, Readers
 from .segments import SEGMENT_BYTES, SMALLEST_SEGMENT, Segments
 from .watch import Watch
@@ -92,12 +91,12 @@ FromDaemon = (
 )
 
 
-@dataclass
 class Asked:
     """When the engine is asked again about a container, and how long after that."""
 
-    due: float = 0.0
-    pause: float = ASK_SECONDS
+    def __init__(self, due: float = 0.0, pause: float = ASK_SECONDS) -> None:
+        self.due = due
+        self.pause = pause
 
 
 class LogProcess:
@@ -491,18 +490,15 @@ class LogProcess:
 def _scarce(folder: Path) -> bool:
     """Whether its disk is nearly full."""
     try:
-        usage = shutil.disk_usage(folder)
+        usage = os.statvfs(folder)
     except OSError:
         return True
-    return usage.free < SCARCE * usage.total
+    return usage.f_bavail < SCARCE * usage.f_blocks
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=logs")
-    parser.add_argument("--role")
-    parser.add_argument("--state-dir", required=True, type=Path)
-    arguments = parser.parse_args(argv)
-    folder = arguments.state_dir / "logs"
+    state_dir = Path(Arguments(argv).needed("state-dir"))
+    folder = state_dir / "logs"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -512,7 +508,7 @@ def main(argv: list[str]) -> int:
         return 3
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return LogProcess(arguments.state_dir).run()
+    return LogProcess(state_dir).run()
 
 
 if __name__ == "__main__":

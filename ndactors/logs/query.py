@@ -10,7 +10,6 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -19,21 +18,19 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..core.logquery import Matcher, Search
+from ..core.logquery import Matcher
 from ..core.logrecords import Columns, LogRecord, format_ns, parse_ns, record
 from ..errors import Invalid
-from ..messages.logs import GetLogs, LogPage
+from ..messages.logs import MAX_LIMIT, GetLogs, LogPage
 from . import blocks, segments
 from .blocks import Damaged, Place
+from .expressions import compile_re2
 
 PAGE_SECONDS = 3.0
-MAX_LIMIT = 10_000
 PAGE_CHARACTERS = 3 * 1024 * 1024
 """Of messages: a page with more is cut there, so that it fits into a frame whatever it has."""
 KEPT_PLACES = 400_000
 """Of blocks; some 0.25 KB each."""
-MAX_PROGRAM = 2500
-"""Steps of a regular expression that is compiled: with so many, the worst takes a second for a block. ``.{0,200}`` has 1800."""
 _FIRST, _LAST = -1, (1 << 63) - 1
 
 MOST_AT_ONCE = 8
@@ -65,35 +62,7 @@ def cursor_of(text: str, oldest_first: bool) -> Key:
     return cursor.key
 
 
-def compile_re2(pattern: str, most: int = MAX_PROGRAM) -> Search:
-    """A search in linear time; lines are what ``^`` and ``$`` stand for. ``Invalid``, also for a program of more than
-    ``most`` instructions, by which a byte may cost so much more."""
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 16 * 1024 * 1024
-    options.never_capture = True
-    try:
-        found = re2.compile(f"(?m){pattern}".encode(), options)
-    except UnicodeEncodeError as error:
-        raise Invalid("q has half a character.") from error
-    except re2.error as error:
-        words = error.args[0] if error.args else error
-        raise Invalid(
-            f"q is no regular expression (RE2): {words.decode() if isinstance(words, bytes) else words}"
-        ) from error
-    if found.programsize > most:
-        raise Invalid("q is too large a regular expression: it repeats too much, or too many kinds of letters.")
-
-    def search(text: bytes, start: int, end: int) -> Any:
-        return found.search(text, start, end)
-
-    return search
-
-
-@dataclass
-class _Known:
+class _Known(Struct):
     """The blocks in the first ``size`` bytes of a segment; how many places between them are damaged, and whether what
     follows the last one is."""
 

@@ -3,7 +3,6 @@ after the other, and may be killed at any time."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from ..errors import Invalid, LinkError
 from ..messages.logs import LogsFound, QueryLogs
 from ..runtime.link import FrameReader, encode
+from ..runtime.roles import Arguments
 from .query import Store, page
 
 NICE = 10
@@ -33,13 +33,10 @@ def answer(store: Store, asked: QueryLogs) -> LogsFound:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nextdeployd --role=log-reader")
-    parser.add_argument("--role")
-    parser.add_argument("--state-dir", required=True, type=Path)
-    arguments = parser.parse_args(argv)
+    state_dir = Path(Arguments(argv).needed("state-dir"))
     os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    store = Store(arguments.state_dir / "logs" / "store")
+    store = Store(state_dir / "logs" / "store")
     sock = socket.socket(fileno=os.dup(0))
     reader: FrameReader[QueryLogs] = FrameReader(QueryLogs)
     while data := sock.recv(READ_BYTES):

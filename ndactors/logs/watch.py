@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..runtime.peers import Peers
 from ..runtime.restarts import Backoff
-from . import opener
+from . import opening
 from .intake import IDLE_SECONDS, Intake
 
 MOST_FILES = 8
@@ -69,14 +69,14 @@ class Watch:
         """Its files are opened for it from now on, if its folder is there."""
         if intake.tail is not None:
             self._intakes[intake.tail.path] = intake
-            if self._tell(opener.FOLLOW, intake.tail.path):
+            if self._tell(opening.FOLLOW, intake.tail.path):
                 intake.tail.expect()
 
     def remove(self, intake: Intake) -> None:
         if intake.tail is not None:
             self._intakes.pop(intake.tail.path, None)
             self._watched.discard(intake.tail.path)
-            self._tell(opener.FORGET, intake.tail.path)
+            self._tell(opening.FORGET, intake.tail.path)
 
     def missing(self, intake: Intake) -> bool:
         """Whether nobody tells of its new files (yet)."""
@@ -86,7 +86,7 @@ class Watch:
         """Wake it when its newest file is written to, once. False: that cannot be had."""
         if intake.tail is None or intake.tail.path not in self._watched:
             return False
-        return self._tell(opener.ARM, intake.tail.path)
+        return self._tell(opening.ARM, intake.tail.path)
 
     def _tell(self, kind: bytes, path: Path) -> bool:
         if self._sock is None:
@@ -104,7 +104,7 @@ class Watch:
         """Have everything that is on its way to us, and every file that there is at this moment."""
         deadline = time.monotonic() + seconds
         self._settled = False
-        if not self._tell(opener.SETTLE, Path()):
+        if not self._tell(opening.SETTLE, Path()):
             return
         while self._sock is not None and not self._settled and (left := deadline - time.monotonic()) > 0:
             select.select([self._sock], [], [], left)
@@ -115,7 +115,7 @@ class Watch:
     def _hear(self) -> None:
         while self._sock is not None:
             try:
-                data, files, _, _ = socket.recv_fds(self._sock, opener.PACKET_BYTES, MOST_FILES)
+                data, files, _, _ = socket.recv_fds(self._sock, opening.PACKET_BYTES, MOST_FILES)
             except BlockingIOError:
                 return
             except OSError:
@@ -126,36 +126,36 @@ class Watch:
             self._heard(data[:1], data[1:], files)
 
     def _heard(self, kind: bytes, rest: bytes, files: list[int]) -> None:
-        if kind == opener.SETTLED:
+        if kind == opening.SETTLED:
             self._settled = True
             return
         lost = b""
-        if kind in (opener.FILE, opener.LOST, opener.REMOVED):
+        if kind in (opening.FILE, opening.LOST, opening.REMOVED):
             lost, _, rest = rest.partition(b":")
         path = Path(os.fsdecode(rest))
         intake = self._intakes.get(path)
-        if kind == opener.FILE:
-            self._tell(opener.TAKEN, path)
+        if kind == opening.FILE:
+            self._tell(opening.TAKEN, path)
         if intake is None or intake.tail is None:
             for file in files:
                 os.close(file)
-        elif kind == opener.WATCHED:
+        elif kind == opening.WATCHED:
             self._watched.add(path)
             intake.tail.all_handed_over()
             intake.woken = True
-        elif kind == opener.UNWATCHED:
+        elif kind == opening.UNWATCHED:
             self._watched.discard(path)
             intake.tail.handed_over, intake.rotated = False, True
-        elif kind == opener.ARMED:
+        elif kind == opening.ARMED:
             intake.woken = True  # what was written before that is seen by looking once more
-        elif kind == opener.UNARMED:
+        elif kind == opening.UNARMED:
             intake.armed, intake.due = False, time.monotonic() + IDLE_SECONDS
         else:
             for file in files:
                 intake.tail.hand_over(file, int(lost))
-            if kind == opener.LOST:
+            if kind == opening.LOST:
                 intake.tail.lost(int(lost))
-            elif kind == opener.REMOVED:
+            elif kind == opening.REMOVED:
                 intake.tail.lost(int(lost))
                 intake.tail.removed()
             intake.armed, intake.woken = False, True

@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from msgspec import field
-
+from ..core.alerts import AlertState as AlertState
+from ..core.alerts import AlertView as AlertView
+from ..core.alerts import Silence as Silence
+from ..core.notifications import DeadLetter as DeadLetter
+from ..core.notifications import Notification as Notification
 from .base import Message, Value
-
-AlertState = Literal["firing", "acknowledged", "resolved"]
-
-
-class AlertView(Value, frozen=True, kw_only=True):
-    """One thing that is or was wrong. Times are Unix seconds. ``kind`` is one of ``monitoring.alert.notify_on``; ``rule``
-    names what noticed it; ``subject`` is what it is about, so that the same trouble of two disks is two alerts."""
-
-    id: str
-    kind: str
-    rule: str
-    severity: Literal["warning", "critical"] = "warning"
-    app: str | None = None
-    process: str | None = None
-    container: str | None = None
-    subject: dict[str, str] = field(default_factory=dict)
-    state: AlertState = "firing"
-    since: float = 0.0
-    """When it began, before it was certain."""
-    fired_at: float = 0.0
-    acknowledged_at: float | None = None
-    acknowledged_by: str = ""
-    resolved_at: float | None = None
-    count: int = 1
-    """How often it happened, for what happens rather than lasts."""
-    value: float | None = None
-    threshold: float | None = None
-    unit: str = ""
-    summary: str = ""
-    """What and where, with the figure, in one sentence."""
-    advice: str = ""
-    """What to do about it."""
-    silenced: bool = False
-    """A silence holds its messages back."""
 
 
 class GetAlerts(Message, frozen=True, kw_only=True):
@@ -58,18 +25,6 @@ class AcknowledgeAlert(Message, frozen=True, kw_only=True):
     id: str
     by: str
     apps: tuple[str, ...] | None = None
-
-
-class Silence(Value, frozen=True, kw_only=True):
-    """Nobody is told of alerts that it fits, from ``begins`` to ``ends`` (Unix seconds). ``kind`` and ``app`` None: any."""
-
-    id: str
-    begins: float
-    ends: float
-    kind: str | None = None
-    app: str | None = None
-    reason: str = ""
-    by: str = ""
 
 
 class AddSilence(Message, frozen=True, kw_only=True):
@@ -95,20 +50,6 @@ class GetSilences(Message, frozen=True, kw_only=True):
 
 
 # -- telling people --------------------------------------------------------------------------------
-
-
-class Notification(Value, frozen=True, kw_only=True):
-    """One message for people. ``alerts`` belong together and are told at once; ``state`` is what became of them."""
-
-    id: str
-    at: float
-    state: Literal["firing", "resolved", "test"]
-    title: str
-    alerts: tuple[AlertView, ...] = ()
-    server: str = ""
-    """The host's name, as people know it."""
-    project: str = ""
-    environment: str = ""
 
 
 class Notify(Message, frozen=True, kw_only=True):
@@ -137,19 +78,10 @@ class ChannelView(Value, frozen=True, kw_only=True):
     waiting: int = 0
     delivered: int = 0
     failed: int = 0
-    """Given up; in the list of dead letters."""
+    """Given up; the last of them are in the list of dead letters."""
+    held: int = 0
+    """Alerts that wait for the hour to allow another message: they go as one."""
     last_words: str = ""
-
-
-class DeadLetter(Value, frozen=True, kw_only=True):
-    """A message that could not be delivered."""
-
-    id: str
-    channel: str
-    at: float
-    tries: int
-    words: str
-    title: str
 
 
 class GetChannels(Message, frozen=True, kw_only=True):
@@ -159,3 +91,7 @@ class GetChannels(Message, frozen=True, kw_only=True):
 class ChannelsView(Value, frozen=True, kw_only=True):
     channels: tuple[ChannelView, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+
+
+class GetSigningKey(Message, frozen=True, kw_only=True):
+    """Answers the key that webhooks are signed with, as ``whsec_…``; ``Conflict`` where the configuration has it."""

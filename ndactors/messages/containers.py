@@ -54,7 +54,7 @@ class ContainerObserved(Message, frozen=True, kw_only=True):
 
 
 class ContainersSeen(Message, frozen=True, kw_only=True):
-    """To the LogActor: containers of ours on ``engine``. ``complete``: there are no others. ``announced``: just created,
+    """To the LogActor and the StatsActor: containers of ours on ``engine``. ``complete``: there are no others. ``announced``: just created,
     perhaps in no listing yet."""
 
     engine: str

@@ -12,6 +12,20 @@ from ..core.model import User
 from ..errors import ConfigurationError, MissingBlobs, NextDeployError, Problem
 from ..runtime.tree import GetTree, RestartActor
 from .access import CreatedToken, CreateToken, GetTokens, RevokeToken, TokenIdentity, TokenView, VerifyToken
+from .alerts import (
+    AcknowledgeAlert,
+    AddSilence,
+    AlertView,
+    ChannelResult,
+    ChannelsView,
+    EndSilence,
+    GetAlerts,
+    GetChannels,
+    GetSigningKey,
+    GetSilences,
+    Silence,
+    TestChannels,
+)
 from .base import Message, Value
 from .config import (
     ConfigHistory,
@@ -53,6 +67,7 @@ from .queries import (
 from .records import GetRequests, RequestPage
 from .secrets import ChangeSecrets, EnvView, GetEnv, GetSecretNames, RotateSecrets
 from .sources import GetSource, SourceView
+from .stats import GetPorts, GetUsage
 
 
 class WebSettings(Value, frozen=True, kw_only=True):
@@ -74,12 +89,17 @@ class GetWebSettings(Message, frozen=True, kw_only=True):
 Askable = (
     GetTree
     | RestartActor
+    | AcknowledgeAlert
+    | AddSilence
     | BeginOperation
     | CancelOperation
     | ChangeSecrets
     | CreateToken
     | DeployProject
+    | EndSilence
+    | GetAlerts
     | GetApps
+    | GetChannels
     | GetConfig
     | GetConfigHistory
     | GetDaemon
@@ -98,12 +118,16 @@ Askable = (
     | GetOperation
     | GetOperations
     | GetPlan
+    | GetPorts
     | GetReadiness
     | GetRequests
     | GetRevisions
     | GetSecretNames
+    | GetSigningKey
+    | GetSilences
     | GetSource
     | GetTokens
+    | GetUsage
     | GetWebSettings
     | PlanProject
     | PutConfig
@@ -112,17 +136,23 @@ Askable = (
     | RollbackConfig
     | RotateSecrets
     | SetMaintenance
+    | TestChannels
     | VerifyToken
 )
 """All that may be asked from outside the daemon."""
 
 ANSWERS: dict[type, Any] = {
     **REPLIES,
+    AcknowledgeAlert: AlertView,
+    AddSilence: Silence,
     BeginOperation: str,
     CancelOperation: None,
     ChangeSecrets: None,
     CreateToken: CreatedToken,
     DeployProject: ProjectAccepted,
+    EndSilence: Silence,
+    GetAlerts: tuple[AlertView, ...],
+    GetChannels: ChannelsView,
     GetConfig: ConfigView,
     GetConfigHistory: ConfigHistory,
     GetDeploys: tuple[DeployTotals, ...],
@@ -138,6 +168,8 @@ ANSWERS: dict[type, Any] = {
     GetRequests: RequestPage,
     GetRevisions: RevisionPage,
     GetSecretNames: dict[str, str],
+    GetSigningKey: str,
+    GetSilences: tuple[Silence, ...],
     GetSource: SourceView,
     GetTokens: tuple[TokenView, ...],
     GetWebSettings: WebSettings,
@@ -149,6 +181,7 @@ ANSWERS: dict[type, Any] = {
     RollbackConfig: ConfigWritten,
     RotateSecrets: int,
     SetMaintenance: None,
+    TestChannels: tuple[ChannelResult, ...],
     VerifyToken: TokenIdentity,
 }
 

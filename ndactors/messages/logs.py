@@ -15,6 +15,10 @@ CHUNK_BYTES = 64 * 1024
 """About so much travels at once to a live subscriber."""
 
 
+MAX_LIMIT = 10_000
+"""Records in a page."""
+
+
 class FollowLogs(Message, frozen=True, kw_only=True):
     """Keep the output of these containers too. ``complete``: there are no others."""
 

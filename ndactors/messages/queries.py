@@ -10,6 +10,7 @@ from ..runtime.tree import ActorNode as ActorNode
 from ..runtime.tree import GetTree as GetTree
 from .base import Message, Value
 from .edge import EdgeReport, Histogram
+from .stats import ContainerUsage, GetPorts, GetUsage, PortView, ZombieView
 
 # -- apps and containers ---------------------------------------------------------------------------
 
@@ -135,6 +136,18 @@ class HostView(Value, frozen=True, kw_only=True):
     """mount → (used bytes, total bytes)"""
     network_receive: int = 0
     network_transmit: int = 0
+    inodes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """mount → (used, total); a file system that has no fixed number of them is not here"""
+    pressure: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """cpu, memory, io → percent of the last 10 s in which some waited for it, and in which all did (None: not told).
+    Empty where the kernel does not tell."""
+    boot_time: float | None = None
+    uptime: float | None = None
+    cpus: int = 0
+    processes: int = 0
+    zombies: tuple[ZombieView, ...] = ()
+    """Some of them, by parent."""
+    zombie_count: int = 0
 
 
 class GetHost(Message, frozen=True, kw_only=True):
@@ -198,5 +211,7 @@ REPLIES: dict[type, Any] = {
     GetDaemon: DaemonView,
     GetEdge: EdgeReport | None,
     GetEdgeTotals: EdgeReport | None,
+    GetPorts: tuple[PortView, ...],
+    GetUsage: tuple[ContainerUsage, ...],
 }
 """What each query answers: how a client of the link decodes the reply."""

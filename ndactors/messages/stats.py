@@ -19,14 +19,14 @@ class ContainerUsage(Value, frozen=True, kw_only=True):
     source: Literal["cgroup", "engine", "process"]
     at: float
     """When it was read, in Unix seconds."""
-    cpu_seconds: float
+    cpu_seconds: float | None = None
     cpu_percent: float | None = None
     """Of one core, since the reading before; None at the first."""
-    memory: int = 0
+    memory: int | None = None
     """Working set, in bytes: what the kernel cannot take back by dropping the page cache."""
     memory_limit: int | None = None
-    oom_kills: int = 0
-    pids: int = 0
+    oom_kills: int | None = None
+    pids: int | None = None
     network_receive: int | None = None
     network_transmit: int | None = None
     disk: int | None = None
@@ -50,6 +50,10 @@ class PortView(Value, frozen=True, kw_only=True):
     container: str | None = None
     """The name of the container whose process it is, on the host's network."""
     reason: str = ""
+
+
+class GetPorts(Message, frozen=True, kw_only=True):
+    """Answers ``tuple[PortView, …]``: everything that listens on this host, what others cannot reach included."""
 
 
 class ZombieView(Value, frozen=True, kw_only=True):

@@ -174,10 +174,14 @@ class Life:
             items, receive = mailbox.items, actor.receive
             during = "receive"
             burst = 0
+            woken = time.perf_counter()
             while not self._stopping:
                 if not items:
                     burst = 0
+                    # taken once for all that came at once: a clock for each message would cost as much as the message
+                    ref.busy_seconds += time.perf_counter() - woken
                     mailbox.wait()
+                    woken = time.perf_counter()
                     continue
                 message = items.popleft()
                 kind = type(message)
@@ -205,7 +209,9 @@ class Life:
                 burst += 1
                 if burst >= BURST:
                     burst = 0
+                    ref.busy_seconds += time.perf_counter() - woken
                     gevent.sleep(0)
+                    woken = time.perf_counter()
             ref.state = "stopping"
             during = "on_stop"
             actor.on_stop()

@@ -106,6 +106,7 @@ class Ref:
     """Where to send messages. Made once, handed out by constructors; whoever holds it need not know who lives there."""
 
     __slots__ = (
+        "busy_seconds",
         "cls",
         "handled",
         "last_error",
@@ -125,6 +126,7 @@ class Ref:
         self.cls = ""
         self.state = "starting"
         self.handled = 0
+        self.busy_seconds = 0.0
         self.restarts = 0
         self.started_at: float | None = None
         """Unix seconds of the current incarnation's start."""
@@ -167,6 +169,7 @@ class Ref:
             state=self.state,
             mailbox=len(self.mailbox.items),
             handled=self.handled,
+            busy_seconds=self.busy_seconds,
             dropped=self.mailbox.dropped,
             restarts=self.restarts,
             started_at=self.started_at,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 
 class Restart(Enum):
@@ -34,8 +34,7 @@ class Strategy(Enum):
         return range(index, index + 1)
 
 
-@dataclass(frozen=True)
-class Intensity:
+class Intensity(NamedTuple):
     """At most ``max_restarts`` within any ``within`` seconds; None: never give up (for the root only)."""
 
     max_restarts: int | None = 10
@@ -60,16 +59,16 @@ class RestartWindow:
         return len(times) <= self._intensity.max_restarts
 
 
-@dataclass
 class Backoff:
     """Seconds to wait before the next restart: ``first``, doubling up to ``longest``; after ``reset_after`` seconds
     without a failure it begins again."""
 
-    first: float = 0.05
-    longest: float = 30.0
-    reset_after: float = 60.0
-    _failures: int = field(default=0, init=False)
-    _last: float | None = field(default=None, init=False)
+    def __init__(self, first: float = 0.05, longest: float = 30.0, reset_after: float = 60.0) -> None:
+        self.first = first
+        self.longest = longest
+        self.reset_after = reset_after
+        self._failures = 0
+        self._last: float | None = None
 
     def next(self, now: float) -> float:
         """Record a failure at ``now`` and say how long to wait."""

@@ -27,6 +27,8 @@ class ActorNode(Struct, frozen=True, kw_only=True):
     restarts: int
     started_at: float | None = None
     last_error: LastError | None = None
+    busy_seconds: float = 0.0
+    """In its messages, since the daemon began; what it waits for within one counts."""
     children: tuple[ActorNode, ...] = ()
 
 

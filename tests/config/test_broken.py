@@ -287,6 +287,25 @@ BROKEN = [
         ],
     ),
     (
+        b"monitoring: {alert: {email: {to: ['a@b>', 'x y@z', 'c@d'], from: \"a@b\\nBcc: c@d\", smtp: 'h'}, notify_on: [crush]}}\n",
+        [
+            "nextdeploy.yml:1:35: monitoring.alert.email.to[0]: Not a valid address; write it like ops@example.com (a domain of other letters as xn--…).",
+            "nextdeploy.yml:1:43: monitoring.alert.email.to[1]: Not a valid address; write it like ops@example.com (a domain of other letters as xn--…).",
+            "nextdeploy.yml:1:66: monitoring.alert.email.from: Not a valid address; write it like ops@example.com (a domain of other letters as xn--…).",
+            "nextdeploy.yml:1:89: monitoring.alert.email.smtp: Not a valid address; write it like `:80` or `127.0.0.1:8090`.",
+            "nextdeploy.yml:1:107: monitoring.alert.notify_on[0]: Must be one of: crash, oom, healthcheck_failed, failover, high_cpu, high_memory, high_disk, anomaly, deploy, error, budget, certificate, job, backup, self, port. Did you mean `crash`?",
+        ],
+    ),
+    (
+        b"monitoring: {alert: {webhook: ['https://'], webhook_secret: whsec_YWJj, slack_webhook: nope, apprise: [x]}}\n",
+        [
+            "nextdeploy.yml:1:32: monitoring.alert.webhook[0]: Not a valid URL; write it like https://host/path.",
+            "nextdeploy.yml:1:61: monitoring.alert.webhook_secret: Not a valid key; write `whsec_` and 24 to 64 bytes in base64 (`openssl rand -base64 32` makes some).",
+            "nextdeploy.yml:1:88: monitoring.alert.slack_webhook: Not a valid URL; write it like https://host/path.",
+            "nextdeploy.yml:1:104: monitoring.alert.apprise[0]: Not a valid Apprise URL.",
+        ],
+    ),
+    (
         b"apps: {a: {command: x, deploy: {strategy: fast}}}\n",
         ["nextdeploy.yml:1:43: apps.a.deploy.strategy: Must be one of: rolling, canary, recreate."],
     ),

@@ -59,6 +59,29 @@ def test_each_key_that_does_nothing_yet_is_told_once():
     )
 
 
+def test_who_is_told_of_alerts(tmp_path):
+    from ndactors.core.schema import KINDS
+
+    key = "whsec_" + "a" * 43 + "="
+    content = """monitoring:
+  alert:
+    webhook: https://a.test/S3CRET
+    webhook_secret: ${KEY}
+    email: {to: ops@x.test, from: Größer <a@x.test>, smtp: "smtp.x.test:465", username: u, password: S3CRET}
+    apprise: [tgram://S3CRET/1]
+"""
+    loaded = read(tmp_path, content, variables={"KEY": key})
+    alert = loaded.settings.monitoring.alert
+    assert (alert.webhook, alert.webhook_secret, alert.apprise) == (
+        ("https://a.test/S3CRET",),
+        key,
+        ("tgram://S3CRET/1",),
+    )
+    assert (alert.email.sender, alert.email.starttls, alert.notify_on) == ("Größer <a@x.test>", True, KINDS)
+    assert loaded.warnings == ()
+    assert "S3CRET" not in render(loaded) and key not in render(loaded)
+
+
 def test_surprises_of_yaml_stay_strings(tmp_path):
     app = shop(
         tmp_path, "env: {A: 22:22, B: on, C: no, D: 2026-01-01, E: 0755, F: 1_000, G: 1.50, H: true, I: ~x, J: 0x1F}"

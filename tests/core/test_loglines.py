@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ndactors.core.loglines import understand
@@ -96,6 +96,14 @@ def test_no_line_is_lost_and_of_each_stream_they_stay_in_order(rows):
     assert 0 <= left <= len(rows)
 
 
+@example(
+    [
+        ('  File "/app/x.py", line 1, in <module>', 1),
+        ("    1 / 0", 1),
+        ("\tat a.B.c(B.java:1)", 1),
+        ("Traceback (most recent call last):", 1),
+    ]
+)
 @given(_LINES)
 def test_what_goes_on_are_whole_records_at_the_end(rows):
     lines, streams = [f"{line}\n" for line, _ in rows], bytes(stream for _, stream in rows)

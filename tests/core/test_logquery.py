@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ndactors.core.logquery import MAX_QUERY_CHARACTERS, LogFilter, Matcher, level_mask
 from ndactors.core.logrecords import Columns, LogSource, format_ns
 from ndactors.errors import Invalid
-from ndactors.logs.query import MAX_PROGRAM, compile_re2
+from ndactors.logs.expressions import MAX_PROGRAM, compile_re2
 
 RED, OFF = "\x1b[31m", "\x1b[0m"
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ndactors.core.loglevels import LEVELS
 from ndactors.core.logquery import LogFilter, Matcher
 from ndactors.core.logrecords import STREAMS, Columns, Gap, LogSource, format_ns, records
+from ndactors.logs.expressions import compile_re2
 from ndactors.logs.live import Live
-from ndactors.logs.query import Store, compile_re2, page
+from ndactors.logs.query import Store, page
 from ndactors.logs.segments import Segments
 from ndactors.messages.logs import CHUNK_BYTES, GetLogs, LogChunk
 

@@ -58,6 +58,7 @@ def test_it_runs_while_there_is_an_outlet(process, tmp_path):
     assert (process.wanted, children()) == (False, [])
     process.configure(keep(NOWHERE))
     process.look(time.monotonic())
+    wait_for(lambda: len(children()) == 1, "the first")
     (first,) = children()
     wait_for(lambda: looked(process, lambda: process.state.cursors), "its state is read")
     process.configure(keep(NOWHERE, days=3))
@@ -75,6 +76,7 @@ def test_it_runs_while_there_is_an_outlet(process, tmp_path):
 def test_another_configuration_is_another_process(process):
     process.configure(keep(NOWHERE))
     process.look(time.monotonic())
+    wait_for(lambda: len(children()) == 1, "the first")  # its command line is there a moment after it began
     (first,) = children()
     other = Forward(syslog="udp://127.0.0.1:10")
     process.configure(keep(other))

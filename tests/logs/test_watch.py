@@ -94,7 +94,7 @@ def test_files_that_were_read_and_closed_are_not_read_again(world):
             world.until(lambda: world.watch.look_after(time.monotonic()) or world.watch._sock is not None, "another")
             world.until(lambda: not world.watch.missing(world.intake), "the watch")
         world.rotate()
-        world.until(lambda: world.intake.woken and not world.intake.tail.moved(), "the news")
+        world.until(lambda: world.intake.tail.files and not world.intake.tail.moved(), "the news")
         world.intake.woken = False
     found += text_of(world.intake.tail)
     assert found == "".join(f"file {n}\n" for n in range(1, 30))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 import pytest
 
@@ -10,7 +12,9 @@ from ndactors.runtime.actor import Actor
 from ndactors.runtime.mailbox import Overflow
 from ndactors.runtime.ref import Ref
 from ndactors.runtime.restarts import Backoff, Restart
-from ndactors.runtime.supervisor import Child, StartChild, StopChild
+from ndactors.runtime.root import Root
+from ndactors.runtime.supervisor import Child, StartChild, StopChild, Supervisor, supervisor_ref
+from ndactors.runtime.tree import GetTree
 
 
 class Recorder(Actor):
@@ -332,3 +336,21 @@ def test_a_busy_actor_lets_others_run(trees, until):
     trees.start(Child(busy, Busy))
     busy.tell("on and on")
     assert other.ask("count", timeout=2) == 1
+
+
+def test_the_time_that_an_actor_takes_is_counted():
+    class Slow(Actor):
+        def receive(self, message):
+            end = time.perf_counter() + message
+            while time.perf_counter() < end:
+                pass
+
+    ref, above = Ref("slow"), supervisor_ref("root")
+    root = Root(Child(above, Supervisor, [Child(ref, Slow)]))
+    assert root.wait_started(5)
+    for _ in range(4):
+        ref.ask(0.01)
+    ref.ask(0.0)
+    (node,) = above.ask(GetTree()).children
+    assert 0.04 <= node.busy_seconds < 2.0
+    root.stop(5)

@@ -41,6 +41,7 @@ from ndactors.messages.queries import (
 )
 from ndactors.messages.secrets import EnvItem, EnvView, GetEnv
 from ndactors.messages.sources import GetSource, SourceView
+from ndactors.messages.stats import ContainerUsage, GetPorts, GetUsage, PortView
 from ndactors.runtime.tree import ActorNode, RestartActor
 
 
@@ -109,6 +110,22 @@ class FakeRef:
                 swap_used=0,
                 swap_total=0,
                 disks={"/": (1, 2)},
+            ),
+            GetPorts: (PortView(protocol="tcp", address="127.0.0.1", port=80, reachable=False),),
+            GetUsage: (
+                ContainerUsage(
+                    container="c1",
+                    name="nd-shop-web-1-1",
+                    app="shop",
+                    process="web",
+                    source="cgroup",
+                    at=1.0,
+                    cpu_seconds=3.5,
+                    cpu_percent=12.5,
+                    memory=1000,
+                    network_receive=7,
+                    network_transmit=8,
+                ),
             ),
             GetEngine: EngineView(name="docker", version="1", reachable=True),
             GetDaemon: DaemonView(

@@ -57,8 +57,13 @@ FILTERED = {
     "/api/v1/metrics/query",
     "/api/v1/metrics/names",
     "/api/v1/ws",
+    "/api/v1/alerts",
+    "/api/v1/alerts/<id>/ack",
+    "/api/v1/silences",
+    "/api/v1/silences/<id>",
 }
-"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs, test_live or test_metrics."""
+"""Routes that look after limits themselves; each has its test: here, in test_claimed_blobs, test_logs, test_live,
+test_metrics or test_alerts."""
 
 
 def view(name: str, ref):

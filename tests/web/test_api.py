@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as prometheu
 
 from ndactors.errors import ActorStopped, AskTimeout
 from ndactors.messages.queries import GetApps, GetEvents, GetReadiness, Readiness
+from ndactors.messages.stats import GetUsage
 from web.api import description
 from web.metrics import FAMILIES
 
@@ -235,6 +236,28 @@ def test_every_metric_family_is_always_there(client):
     assert (sample.labels, sample.value) == ({"app": "shop", "result": "succeeded"}, 2.0)
     (sample,) = families["nextdeploy_job_last_success_timestamp_seconds"].samples
     assert (sample.labels, sample.value) == ({"app": "shop", "process": "tidy"}, 7.0)
+
+
+def test_figures_of_containers_appear_only_where_they_are_known(client):
+    families = {family.name: family for family in prometheus(client.get("/metrics").get_data(as_text=True))}
+    (sample,) = families["nextdeploy_container_cpu_seconds"].samples
+    own = {"app": "shop", "process": "web", "container": "nd-shop-web-1-1"}
+    assert (sample.name, sample.labels, sample.value) == ("nextdeploy_container_cpu_seconds_total", own, 3.5)
+    assert families["nextdeploy_container_memory_bytes"].samples[0].value == 1000
+    assert families["nextdeploy_container_disk_bytes"].samples == []
+    assert families["nextdeploy_container_memory_limit_bytes"].samples == []
+    assert families["nextdeploy_host_open_ports"].samples[0].value == 1
+    assert families["nextdeploy_host_load1"].samples[0].value == 0.1
+
+
+def test_containers_have_what_they_use(client, ref, ana):
+    one, two = client.get("/api/v1/containers", auth=ana).get_json()["items"]
+    assert (one["cpu"], one["memory"], one["net"]) == (12.5, 1000, {"receive": 7, "transmit": 8})
+    assert (two["cpu"], two["memory"], two["net"]) == (None, None, None)
+    ref.answers[GetUsage] = AskTimeout("late")
+    one, _ = client.get("/api/v1/containers", auth=ana).get_json()["items"]
+    assert one["cpu"] is None, "without figures everything else is shown"
+    assert one["state"] == "running"
 
 
 def test_open_metrics_when_asked(client):

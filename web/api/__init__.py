@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from flask import Blueprint, Response, g, jsonify, request
 
-from ndactors.errors import Invalid, NotFound
+from ndactors.errors import Invalid, NextDeployError, NotFound
 from ndactors.messages.queries import (
     ActorNode,
     AppView,
@@ -24,17 +24,18 @@ from ndactors.messages.queries import (
     SetMaintenance,
 )
 from ndactors.messages.records import GetRequests
+from ndactors.messages.stats import ContainerUsage, GetUsage
 from ndactors.runtime.tree import RestartActor
 
 from ..auth import Guard, Unauthorized
 from ..openapi import document
-from . import access, blobs, config, live, logs, metrics, operations, projects, secrets, terminals
+from . import access, alerts, blobs, config, live, logs, metrics, operations, projects, secrets, terminals
 from .parts import STATUS, json, milliseconds, number, page, rfc3339, since, visible_page
 
 if TYPE_CHECKING:
     from .. import Refs
 
-TOPICS: tuple[Any, ...] = (operations, projects, blobs, secrets, config, access, terminals, logs, live, metrics)
+TOPICS: tuple[Any, ...] = (operations, projects, blobs, secrets, config, access, terminals, logs, live, metrics, alerts)
 """Each file adds its ``routes`` and describes them in its ``DESCRIBED``."""
 
 
@@ -71,6 +72,13 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
 
     def visible_apps() -> tuple[AppView, ...]:
         return tuple(view for view in refs.apps.ask(GetApps()) if guard.may(view.name))
+
+    def usages() -> dict[str, ContainerUsage]:
+        """By container. Without them everything else is shown."""
+        try:
+            return {usage.container: usage for usage in refs.host.ask(GetUsage())}
+        except NextDeployError:
+            return {}
 
     @api.get("/api/v1/status")
     @guard.needs("viewer", limited=True)
@@ -134,14 +142,15 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     @api.get("/api/v1/apps")
     @guard.needs("viewer", limited=True)
     def apps() -> Response:
-        return page([_app(view) for view in visible_apps()])
+        found = usages()
+        return page([_app(view, found) for view in visible_apps()])
 
     @api.get("/api/v1/apps/<name>")
     @guard.needs("viewer")
     def app(name: str) -> Response:
         for view in refs.apps.ask(GetApps()):
             if view.name == name:
-                return json(_app(view))
+                return json(_app(view, usages()))
         raise NotFound(f"There is no app called {name}.")
 
     @api.post("/api/v1/apps/<name>/maintenance")
@@ -160,7 +169,8 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     def containers() -> Response:
         wanted = guard.wanted_app()
         views = [c for view in visible_apps() for c in view.containers if wanted in (None, view.name)]
-        return page([_container(view) for view in views])
+        found = usages()
+        return page([_container(view, found.get(view.id)) for view in views])
 
     @api.get("/api/v1/events")
     @guard.needs("viewer", limited=True)
@@ -202,17 +212,22 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
     return api
 
 
-def _app(view: AppView) -> dict[str, Any]:
+def _app(view: AppView, found: dict[str, ContainerUsage]) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(view)
     web = next((p for p in view.processes if p.name == "web"), None)
     data["replicas"] = {"desired": web.desired, "running": web.running, "routed": web.routed} if web else None
     data["desired"] = {p.name: p.desired for p in view.processes}
-    data["containers"] = [_container(c) for c in view.containers]
+    data["containers"] = [_container(c, found.get(c.id)) for c in view.containers]
     return data
 
 
-def _container(view: Any) -> dict[str, Any]:
+def _container(view: Any, usage: ContainerUsage | None) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(view)
+    if usage is not None:
+        data |= {"cpu": usage.cpu_percent, "memory": usage.memory, "memory_limit": usage.memory_limit}
+        data |= {"oom_kills": usage.oom_kills, "pids": usage.pids, "disk": usage.disk}
+        if usage.network_receive is not None:
+            data["net"] = {"receive": usage.network_receive, "transmit": usage.network_transmit}
     data["restart_reasons"] = data.pop("restarts")
     data["restarts"] = sum(view.restarts.values())
     data["started_at"] = rfc3339(view.started_at) if view.started_at else None

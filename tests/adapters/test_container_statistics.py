@@ -1,0 +1,308 @@
+"""What containers use, from recorded trees, from host processes, and from an Engine that answers or not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ndactors.adapters import container_statistics
+from ndactors.adapters.cgroups import Cgroups
+from ndactors.adapters.container_statistics import TICKS, ContainerStatistics
+from ndactors.adapters.disk_sizes import DiskSizes, folder_size
+from ndactors.adapters.host_statistics import HostStatistics
+from ndactors.adapters.process_table import ProcessTable
+from ndactors.core.containers import ContainerStatus
+from ndactors.core.model import App, Process, Settings, Volume
+from ndactors.core.processes import ProcessStat
+from ndactors.errors import ContainerNotFound, EngineUnreachable
+
+TREES = Path(__file__).parent / "cgroup_trees"
+ID = "3f" * 32
+
+
+def status(id: str = ID, pid: int | None = 100, state="running", **more) -> ContainerStatus:
+    labels = {"nextdeploy.app": "shop", "nextdeploy.process": "web", "nextdeploy.project": "test"}
+    return ContainerStatus(id=id, name=f"nd-{id[:4]}", labels=labels, state=state, pid=pid, **more)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+class Engine:
+    """Answers each question with what ``answer`` says."""
+
+    daemon = "d1"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.answer = {"cpu_stats": {"cpu_usage": {"total_usage": 2_000_000_000}}, "memory_stats": {"usage": 50}}
+
+    def ask(self, call):
+        if isinstance(self.answer, Exception):
+            self.asked.append("")
+            raise self.answer
+        return call(self)
+
+    def _url(self, path, *parts):
+        self.asked.append(parts[0] if parts else path)
+        return path
+
+    def _get(self, url, **more):
+        return None
+
+    def _result(self, response, json):
+        return self.answer
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    shutil.copytree(TREES / "v2-systemd", tmp_path / "tree", symlinks=True)
+    return tmp_path / "tree"
+
+
+def reader(root, clock, engine=None, **more) -> ContainerStatistics:
+    return ContainerStatistics(
+        Cgroups(str(root)), ProcessTable(str(root / "proc")), engine=engine, monotonic=clock, **more
+    )
+
+
+def spend(tree, usec: int) -> None:
+    (tree / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/cpu.stat").write_text(f"usage_usec {usec}\n")
+
+
+def test_cpu_is_what_was_used_between_two_readings(tree, clock):
+    statistics, listed = reader(tree, clock), {"docker": [status()]}
+    (first,) = statistics.read(listed)
+    assert (first.source, first.cpu_percent, first.cpu_seconds) == ("cgroup", None, 12.345678)
+    assert (first.app, first.process, first.name) == ("shop", "web", "nd-3f3f")
+    assert (first.network_receive, first.oom_kills, first.disk) == (5151724, 3, None)
+    spend(tree, 14_845_678)
+    clock.at += 5
+    assert statistics.read(listed)[0].cpu_percent == 50.0
+    spend(tree, 10)
+    clock.at += 5
+    (fresh,) = statistics.read(listed)
+    assert fresh.cpu_percent is None, "a container that began anew has not used less than nothing"
+
+
+def test_only_what_runs_is_told(tree, clock):
+    statistics = reader(tree, clock)
+    assert statistics.read({"docker": [status(state="exited")]}) == ()
+    assert statistics.read({"docker": [status(pid=None)]}) == ()
+    assert statistics.read({}) == ()
+
+
+def test_an_engine_is_asked_where_files_cannot_be_read_and_for_some_at_a_time(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(container_statistics, "ASKED_AT_ONCE", 2)
+    engine = Engine()
+    statistics = reader(tmp_path, clock, engine)
+    listed = {"docker": [status(f"{n}" * 64) for n in range(5)]}
+    for expected in (2, 4, 5, 5):
+        found = statistics.read(listed)
+        assert len(found) == expected
+        assert all(usage.source == "engine" and usage.cpu_seconds == 2.0 for usage in found)
+        clock.at += 5
+    assert [asked[0] for asked in engine.asked] == ["0", "1", "2", "3", "4", "0", "1", "2"]
+
+
+def test_an_engine_that_is_away_is_asked_once_and_its_last_figures_stand_for_a_while(tmp_path, clock):
+    engine = Engine()
+    statistics, listed = reader(tmp_path, clock, engine), {"docker": [status("1" * 64), status("2" * 64)]}
+    assert len(statistics.read(listed)) == 2
+    engine.answer, engine.asked = EngineUnreachable("away"), []
+    clock.at += 5
+    assert len(statistics.read(listed)) == 2
+    assert len(engine.asked) == 1
+    clock.at += 200
+    assert statistics.read(listed) == ()
+
+
+def test_a_container_that_ended_meanwhile_is_left_out(tmp_path, clock):
+    engine = Engine()
+    engine.answer = ContainerNotFound("gone")
+    assert reader(tmp_path, clock, engine).read({"docker": [status()]}) == ()
+
+
+def test_an_engine_that_answers_nonsense_is_left_out(tmp_path, clock):
+    engine = Engine()
+    engine.answer = ["what"]
+    assert reader(tmp_path, clock, engine).read({"docker": [status()]}) == ()
+
+
+# -- host processes ----------------------------------------------------------------------------------
+
+
+class Table:
+    def __init__(self, *rows: ProcessStat) -> None:
+        self.rows = rows
+
+    def look(self):
+        return {row.pid: row for row in self.rows}
+
+
+def test_a_group_of_processes_is_added_up_and_its_cpu_never_falls(tmp_path, clock):
+    leader = ProcessStat(50, "web", "S", 1, 50, 100, 0, 1, 10)
+    child = ProcessStat(51, "child", "S", 50, 50, 300, 0, 2, 20)
+    table = Table(leader, child, ProcessStat(60, "other", "S", 1, 60, 999, 0, 3, 99))
+    statistics = ContainerStatistics(Cgroups(str(tmp_path)), table, monotonic=clock)
+    listed = {"process": [status("ab" * 16, 50)]}
+    (first,) = statistics.read(listed)
+    assert (first.source, first.pids, first.cpu_seconds) == ("process", 2, 400 / TICKS)
+    assert first.memory == 30 * os.sysconf("SC_PAGE_SIZE")
+    assert (first.network_receive, first.oom_kills) == (None, None)
+    table.rows = (leader._replace(ticks=110),)
+    clock.at += 10
+    (second,) = statistics.read(listed)
+    assert second.cpu_seconds == 400 / TICKS, "what the child had used is not lost with it"
+    table.rows = (leader._replace(ticks=160),)
+    clock.at += 10
+    (third,) = statistics.read(listed)
+    assert third.cpu_seconds == 450 / TICKS
+    assert third.cpu_percent == 50 / TICKS * 10
+
+
+def test_real_processes_are_added_up_with_their_children(clock):
+    code = "import subprocess, sys; c = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=0); c.wait()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        statistics = ContainerStatistics(Cgroups("/nowhere"), ProcessTable(), monotonic=clock)
+        deadline = time.monotonic() + 10
+        found = ()
+        while not found or found[0].pids < 2:
+            found = statistics.read({"process": [status("ab" * 16, process.pid)]})
+            assert time.monotonic() < deadline
+        assert found[0].memory > 1_000_000
+        process.stdin.close()
+
+
+# -- disk --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_counted_as_du_does(tmp_path):
+    folder = tmp_path / "volume"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"x" * 100_000)
+    os.link(folder / "deep" / "file", folder / "again")
+    (folder / "away").symlink_to("/usr")
+    (folder / "sparse").touch()
+    os.truncate(folder / "sparse", 1 << 30)
+    told = int(subprocess.run(["du", "-s", "-B1", str(folder)], capture_output=True, check=True).stdout.split()[0])
+    assert folder_size(str(folder))[0] == told
+    assert 100_000 <= told < 200_000
+
+
+def test_a_walk_is_bounded_and_then_tells_nothing(tmp_path):
+    for number in range(20):
+        (tmp_path / str(number)).touch()
+    assert folder_size(str(tmp_path), most=10) == (None, 11)
+    assert folder_size(str(tmp_path), most=20)[0] is not None
+    for number in range(20, 300):
+        (tmp_path / str(number)).touch()
+    assert folder_size(str(tmp_path), deadline=0.0)[0] is None
+    assert folder_size(str(tmp_path / "none")) == (0, 0)
+
+
+def test_what_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refused(path):
+        if path.endswith("closed"):
+            raise PermissionError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert folder_size(str(tmp_path))[1] == 1
+
+
+SETTINGS = Settings(
+    project="test",
+    apps={
+        "shop": App(
+            name="shop", processes={"web": Process(name="web", volumes=(Volume(source="data", target="/data"),))}
+        )
+    },
+)
+
+
+def test_layer_and_volumes_together_are_told_at_the_next_reading(tree, clock, tmp_path):
+    data = tmp_path / "volumes" / "test" / "data"
+    data.mkdir(parents=True)
+    (data / "file").write_bytes(b"x" * 50_000)
+    engine = Engine()
+    engine.answer = [{"Id": ID, "SizeRw": 1000}]
+    statistics = reader(tree, clock, disk=DiskSizes(tmp_path, engine, monotonic=clock))
+    listed = {"docker": [status()]}
+    assert statistics.read(listed)[0].disk is None
+    statistics.measure(listed, SETTINGS)
+    assert statistics.read(listed)[0].disk == 1000 + folder_size(str(data))[0]
+    engine.answer = EngineUnreachable("away")
+    statistics.measure(listed, SETTINGS)
+    assert statistics.read(listed)[0].disk is None, "half of it would be wrong"
+
+
+def test_volumes_are_walked_seldom_but_new_ones_at_once(clock, tmp_path):
+    data = tmp_path / "volumes" / "test" / "data"
+    data.mkdir(parents=True)
+    disk, listed = DiskSizes(tmp_path, None, monotonic=clock), {"process": [status("ab" * 16, 50)]}
+    disk.measure(listed, SETTINGS)
+    before = disk.sizes["ab" * 16]
+    (data / "file").write_bytes(b"x" * 50_000)
+    clock.at += 300
+    disk.measure(listed, SETTINGS)
+    assert disk.sizes["ab" * 16] == before
+    clock.at += 400
+    disk.measure(listed, SETTINGS)
+    assert disk.sizes["ab" * 16] > before
+
+
+# -- the host ----------------------------------------------------------------------------------------
+
+
+def test_the_host_has_figures():
+    host = HostStatistics()
+    with contextlib.suppress(ZeroDivisionError):
+        deadline = time.process_time() + 0.05
+        while time.process_time() < deadline:
+            pass
+    view, news = host.read()
+    assert 0 < view.cpu_percent <= 100
+    assert view.memory_total > view.memory_used > 0
+    assert view.disks.keys() >= view.inodes.keys()
+    assert all(0 <= used <= total for used, total in [*view.disks.values(), *view.inodes.values()])
+    assert view.cpus == os.cpu_count()
+    assert abs(view.boot_time + view.uptime - time.time()) < 2
+    assert view.processes > 1
+    assert news == ()
+
+
+def test_a_child_that_is_not_reaped_is_a_zombie():
+    process = subprocess.Popen(["true"])
+    deadline = time.monotonic() + 10
+    try:
+        found = []
+        while not found:
+            assert time.monotonic() < deadline
+            view, _ = HostStatistics(ProcessTable()).read()
+            found = [zombie for zombie in view.zombies if zombie.pid == process.pid]
+        assert found[0].parent == os.getpid()
+        assert view.zombie_count >= 1
+    finally:
+        process.wait()
