@@ -79,6 +79,7 @@ from .runtime.activation import from_systemd
 from .runtime.lag import LagMeter
 from .runtime.ref import Ref
 from .runtime.root import Root
+from .runtime.silence import Silences
 from .tree import Refs, World, tree
 
 log = logging.getLogger("ndactors.daemon")
@@ -149,6 +150,8 @@ class Daemon:
         self._refs = Refs()
         self._lag_counts = [0] * (len(LATENCY_BUCKETS) + 1)
         self._lag_total = 0.0
+        self._silences = Silences()
+        self._silent: dict[str, float] = {}
         self._lag = LagMeter(self._late)
         self._state = StateFiles(folder / "state", self._report)
         self._identity = _identity(self._state)
@@ -379,6 +382,7 @@ class Daemon:
             config_path=str(self._config.path),
             state_dir=str(self._folder),
             hub_lag=self._hub_lag(),
+            silent=self._silent,
         )
 
     def _hub_lag(self) -> Histogram:
@@ -387,7 +391,8 @@ class Daemon:
     def _own_samples(self) -> tuple[Sample, ...]:
         refs = self._refs
         every = (*(getattr(refs, name) for name in vars(refs) if name != "engines"), *refs.engines.values())
-        return daemon_samples(self._hub_lag(), {ref.name: len(ref.mailbox.items) for ref in every})
+        self._silent = self._silences.look(refs.root.node(), time.monotonic())
+        return daemon_samples(self._hub_lag(), {ref.name: len(ref.mailbox.items) for ref in every}, self._silent)
 
     # -- small things ------------------------------------------------------------------------------
 

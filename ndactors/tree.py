@@ -10,6 +10,7 @@ from functools import partial
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
+from .actors.alert import AlertActor, AlertSurroundings
 from .actors.app import AppActor
 from .actors.app_slots import AppSurroundings
 from .actors.apps import AppsActor
@@ -152,7 +153,7 @@ def tree(world: World, refs: Refs) -> Child:
     """Everyone, in the order in which they start; they stop in reverse."""
     current = world.config.current
     groups = supervisor_ref("app-groups")
-    others: tuple[Ref, ...] = ()
+    others = (refs.alerts,)
     """Who hears figures beside the history."""
     listeners = (refs.metrics, *others)
     new_app = partial(_new_app, world, refs)
@@ -160,7 +161,7 @@ def tree(world: World, refs: Refs) -> Child:
         refs.root,
         Supervisor,
         [
-            Child(refs.events, EventActor, world.event_store, world.stamp),
+            Child(refs.events, EventActor, world.event_store, world.stamp, (refs.alerts,)),
             Child(refs.records, RecordActor, world.record_store),
             Child(refs.daemon, DaemonActor, world.answers),
             Child(refs.metrics, MetricActor, world.metric_store, refs.events, world.now, world.own_samples, others),
@@ -184,6 +185,19 @@ def tree(world: World, refs: Refs) -> Child:
                 HookActor,
                 lambda: current().webhook,
                 *(world.hook_sender, world.state, refs.events, world.new_operation, world.now),
+            ),
+            Child(
+                refs.alerts,
+                AlertActor,
+                AlertSurroundings(
+                    settings=current,
+                    state=world.state,
+                    events=refs.events,
+                    notify=refs.notify,
+                    now=world.now,
+                    new_id=world.new_operation,
+                    server=world.alert_channels.server,
+                ),
             ),
             Child(
                 refs.notify,

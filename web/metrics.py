@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from ndactors.core.alert_watch import KINDS
 from ndactors.core.loglevels import LEVELS
 from ndactors.core.sampling import Figure, container_figures, host_figures
 from ndactors.errors import NextDeployError
+from ndactors.messages.alerts import AlertView, GetAlerts
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.logs import GetLogReport, LogsReport
@@ -92,6 +95,7 @@ FAMILIES: list[tuple[str, str, str, list[str]]] = [
     ("nextdeploy_job_last_success_timestamp_seconds", "g", "When a job last succeeded.", ["app", "process"]),
     ("nextdeploy_actor_restarts", "c", "Restarts of an actor.", ["actor"]),
     ("nextdeploy_actor_mailbox_depth", "g", "Messages that wait for an actor.", ["actor"]),
+    ("nextdeploy_actor_silent_seconds", "g", "How long an actor did nothing though messages wait for it.", ["actor"]),
     ("nextdeploy_hub_lag_seconds", "h", "How late the daemon's event loop was.", []),
     ("nextdeploy_build_info", "g", "1, labelled with the version.", ["version"]),
     ("nextdeploy_container_memory_limit_bytes", "g", "Memory it may use.", ["app", "process", "container"]),
@@ -157,6 +161,7 @@ class Collector:
             (self._refs.root, GetTree(), _actors),
             (self._refs.daemon, GetDaemon(), _daemon),
             (self._refs.logs, GetLogReport(), _logs),
+            (self._refs.alerts, GetAlerts(), _alerts),
         ):
             try:
                 answer = ref.ask(query)
@@ -249,6 +254,13 @@ def _deploys(families: dict[str, Any], deploys: tuple[DeployTotals, ...]) -> Non
         )
 
 
+def _alerts(families: dict[str, Any], alerts: tuple[AlertView, ...]) -> None:
+    """Every kind is there, with 0 while nothing of it fires; what somebody acknowledged fires on."""
+    firing = Counter(alert.kind for alert in alerts if alert.state != "resolved")
+    for kind in sorted(KINDS | firing.keys()):
+        families["nextdeploy_alerts_firing"].add_metric([kind], firing[kind])
+
+
 def _logs(families: dict[str, Any], report: LogsReport) -> None:
     for row in report.counts:
         for level, count in zip(LEVELS, row.levels, strict=True):
@@ -295,4 +307,6 @@ def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
 def _daemon(families: dict[str, Any], daemon: DaemonView) -> None:
     if daemon.hub_lag is not None:
         families["nextdeploy_hub_lag_seconds"].add_metric([], _buckets(daemon.hub_lag), daemon.hub_lag.total)
+    for name, seconds in daemon.silent.items():
+        families["nextdeploy_actor_silent_seconds"].add_metric([name], seconds)
     families["nextdeploy_build_info"].add_metric([daemon.version], 1)

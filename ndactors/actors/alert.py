@@ -113,7 +113,7 @@ class AlertActor(Actor):
     def receive(self, message: object) -> object:
         match message:
             case Sampled(source=source, at=at, samples=samples):
-                signals = self._maker.signals(source, samples, at)
+                signals = self._maker.signals(source, samples, at, from_zero=message.from_zero)
                 self._judge(self._levels.look(source, signals, self._around.settings().monitoring, at))
             case RecordEvent():
                 self._hear(message)

@@ -70,10 +70,12 @@ def app_samples(views: Iterable[AppView]) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def daemon_samples(lag: Histogram, depths: Mapping[str, int]) -> tuple[Sample, ...]:
-    """How late the event loop was, and how much waits for each of the actors that every daemon has."""
+def daemon_samples(lag: Histogram, depths: Mapping[str, int], silent: Mapping[str, float]) -> tuple[Sample, ...]:
+    """How late the event loop was, how much waits for each of the actors that every daemon has, and for how many seconds
+    any actor has done nothing though something waits for it."""
+    silences = [_gauge("nextdeploy_actor_silent_seconds", each, {"actor": name}) for name, each in silent.items()]
     waiting = [_gauge("nextdeploy_actor_mailbox_depth", depth, {"actor": name}) for name, depth in depths.items()]
-    return (_histogram("nextdeploy_hub_lag_seconds", lag), *waiting)
+    return (_histogram("nextdeploy_hub_lag_seconds", lag), *waiting, *silences)
 
 
 def _counter(name: str, value: float, labels: dict[str, str] | None = None) -> Sample:

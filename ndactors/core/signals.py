@@ -48,15 +48,15 @@ class Increases:
         self._totals: dict[tuple[str, Labels], tuple[float, Sequence[int]]] = {}
         self._asked: set[tuple[str, Labels]] = set()
 
-    def of(self, figure: Figure) -> tuple[float, Sequence[int]] | None:
-        """Since it was last asked for; None at the first time."""
+    def of(self, figure: Figure, *, new: bool = False) -> tuple[float, Sequence[int]] | None:
+        """Since it was last asked for. At the first time None, or all of it if it is known to be ``new``."""
         key = figure.name, labels(figure.labels)
         before = self._totals.get(key)
         self._asked.add(key)
         if before is not None or len(self._totals) < MOST_SERIES:
             self._totals[key] = figure.value, figure.counts
         if before is None:
-            return None
+            return (figure.value, figure.counts) if new else None
         value, counts = before
         again = figure.value < value or len(counts) != len(figure.counts)
         grown = [new - old for new, old in zip(figure.counts, counts, strict=False)]
@@ -98,17 +98,20 @@ class SignalMaker:
         self._increases = Increases()
         self._asked_at: dict[str, float] = {}
         self._pruned = 0.0
+        self._new = False
         self._errors: dict[str, deque[tuple[float, float, float]]] = {}
         """By app: when, how many requests, how many of them failed."""
 
-    def signals(self, source: str, figures: Sequence[Figure], at: float) -> list[Signal]:
-        """What these figures of one source mean, at ``at`` (Unix seconds)."""
+    def signals(self, source: str, figures: Sequence[Figure], at: float, *, from_zero: bool = False) -> list[Signal]:
+        """What these figures of one source mean, at ``at`` (Unix seconds). ``from_zero``: totals that it did not tell before
+        began after the last time."""
         by_name: dict[str, list[Figure]] = {}
         for figure in figures:
             by_name.setdefault(figure.name, []).append(figure)
         if at - self._pruned >= PRUNE_SECONDS or at < self._pruned:
             self._pruned = at
             self._increases.prune()
+        self._new = from_zero and source in self._asked_at
         seconds = at - self._asked_at.get(source, at)
         self._asked_at[source] = at
         return [
@@ -122,7 +125,7 @@ class SignalMaker:
         totals: dict[str, list[float]] = {}
         for figure in by_name.get("nextdeploy_requests_total", ()):
             app = figure.labels.get("app", "")
-            grown = self._increases.of(figure)
+            grown = self._increases.of(figure, new=self._new)
             own = totals.setdefault(app, [0.0, 0.0])
             if grown is not None:
                 own[0] += grown[0]
@@ -145,7 +148,7 @@ class SignalMaker:
     def _latency(self, by_name: dict[str, list[Figure]]) -> Iterator[Signal]:
         merged: dict[str, list[float]] = {}
         for figure in by_name.get("nextdeploy_request_duration_seconds", ()):
-            grown = self._increases.of(figure)
+            grown = self._increases.of(figure, new=self._new)
             if grown is not None:
                 own = merged.setdefault(figure.labels.get("app", ""), [0.0] * len(figure.counts))
                 for place, count in enumerate(grown[1][: len(own)]):
@@ -158,7 +161,7 @@ class SignalMaker:
     def _uses(self, by_name: dict[str, list[Figure]], seconds: float) -> Iterator[Signal]:
         cpu: dict[Labels, float] = {}
         for figure in by_name.get("nextdeploy_container_cpu_seconds_total", ()):
-            grown = self._increases.of(figure)
+            grown = self._increases.of(figure, new=self._new)
             if grown is not None and seconds > 0:
                 key = labels(figure.labels, "app", "process")
                 cpu[key] = cpu.get(key, 0.0) + 100.0 * grown[0] / seconds
@@ -174,11 +177,11 @@ class SignalMaker:
     def _own(self, by_name: dict[str, list[Figure]]) -> Iterator[Signal]:
         for name, signal in _DROPPED.items():
             for figure in by_name.get(name, ()):
-                grown = self._increases.of(figure)
+                grown = self._increases.of(figure, new=self._new)
                 if grown is not None:
                     yield Signal(name=signal, subject=labels(figure.labels, "app"), value=grown[0])
         for figure in by_name.get("nextdeploy_hub_lag_seconds", ()):
-            grown = self._increases.of(figure)
+            grown = self._increases.of(figure, new=self._new)
             late = quantile(0.95, grown[1], self._bounds) if grown is not None else None
             if late is not None:
                 yield Signal(name="daemon.lag", subject=(), value=late)

@@ -179,6 +179,8 @@ class DaemonView(Value, frozen=True, kw_only=True):
     config_path: str
     state_dir: str
     hub_lag: Histogram | None = None
+    silent: dict[str, float] = field(default_factory=dict)
+    """Actors that messages wait for, and for how many seconds they had done nothing, at the last look."""
 
 
 class GetDaemon(Message, frozen=True, kw_only=True):

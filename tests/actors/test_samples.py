@@ -78,7 +78,7 @@ def test_containers_by_state_and_restarts_by_reason():
 def test_names_are_those_of_prometheus():
     kinds = {"c": "counter", "g": "gauge", "h": "histogram"}
     families = {name + ("_total" if kind == "c" else ""): (kinds[kind], labels) for name, kind, _, labels in FAMILIES}
-    own = daemon_samples(Histogram(counts=(1, 0), total=0.1), {"events": 3})
+    own = daemon_samples(Histogram(counts=(1, 0), total=0.1), {"events": 3}, {"apps": 61.0})
     for sample in (*edge_samples(EDGE), *log_samples(LOGS), *app_samples([APP]), *own):
         kind, labels = families[sample.name]
         assert sample.kind == kind, sample.name

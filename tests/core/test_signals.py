@@ -94,6 +94,20 @@ def test_requests_a_second_and_the_share_of_errors(maker):
     assert found(signals, "app.errors") == {("shop",): 10.0}
 
 
+def test_errors_of_a_kind_that_there_was_not_before_count_where_totals_begin_at_zero(maker):
+    def codes(**counts):
+        return [
+            figure("nextdeploy_requests_total", n, app="shop", process="web", code=code[1:])
+            for code, n in counts.items()
+        ]
+
+    maker.signals("edge", codes(c200=1000, c500=70), 100.0, from_zero=True)
+    signals = maker.signals("edge", codes(c200=1080, c500=70, c502=20), 110.0, from_zero=True)
+    assert found(signals, "app.errors") == {("shop",): 20.0}
+    signals = maker.signals("edge", codes(c200=1160, c500=70, c502=20, c504=1000), 120.0)
+    assert found(signals, "app.errors")["shop",] < 20
+
+
 def test_few_errors_are_no_share(maker):
     maker.signals("edge", requests(), 100.0)
     assert found(maker.signals("edge", requests(good=1, bad=9), 110.0), "app.errors") == {("shop",): 0.0}
