@@ -13,6 +13,7 @@ import web
 from ndactors.core.model import User
 from ndactors.errors import NotFound
 from ndactors.messages.access import TokenIdentity, VerifyToken
+from ndactors.messages.alerts import GetAlerts
 from ndactors.messages.control import WebSettings
 from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.jobs import GetJobs, JobView
@@ -91,6 +92,7 @@ class FakeRef:
             in_flight={"c1": 1},
         )
         self.answers = {
+            GetAlerts: (),
             GetTree: node("root", node("apps", node("app:shop"))),
             GetApps: (app_view(),),
             GetReadiness: Readiness(ready=True),

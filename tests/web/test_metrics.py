@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from ndactors.errors import Invalid, NotFound
+from ndactors.messages.alerts import AlertView, GetAlerts
 from ndactors.messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricSeries
 from web.api.metrics import POINTS, STEPS, automatic
 
@@ -102,3 +104,18 @@ def test_a_step_that_nobody_chose_makes_about_three_hundred_points(seconds):
     assert seconds / step <= POINTS
     assert step in STEPS or step % STEPS[-1] == 0
     assert step <= max(10, 3.1 * seconds / POINTS, STEPS[-1])
+
+
+def test_alerts_that_fire_by_kind(client, ref):
+    firing = AlertView(id="a", kind="crash", rule="crash")
+    seen = replace(firing, id="b", state="acknowledged")
+    ref.answers[GetAlerts] = (
+        firing,
+        seen,
+        replace(firing, id="c", state="resolved"),
+        replace(firing, id="d", kind="new"),
+    )
+    text = client.get("/metrics").get_data(as_text=True)
+    assert 'nextdeploy_alerts_firing{kind="crash"} 2.0' in text
+    assert 'nextdeploy_alerts_firing{kind="oom"} 0.0' in text
+    assert 'nextdeploy_alerts_firing{kind="new"} 1.0' in text
