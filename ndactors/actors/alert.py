@@ -95,7 +95,7 @@ class AlertActor(Actor):
         levels = []
         for key, id in book.open.items():
             alert = book.alerts[id]
-            if not self._happened.resume(alert.rule, alert.subject, min(now, alert.fired_at)):
+            if not self._happened.resume(alert.rule, alert.subject, min(now, alert.fired_at), now):
                 levels.append(key)
         self._levels.resume(levels, now)
         seasons = around.state.load(SEASONS, SavedSeasons)

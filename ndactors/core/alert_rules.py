@@ -214,6 +214,8 @@ class EventRule(Struct, frozen=True, kw_only=True):
     within: float = 10 * MINUTE
     critical_at: int = 0
     calm: float | None = None
+    renewed: bool = False
+    """A daemon that finds it so tells it anew: what an earlier one told, and this one does not, is over."""
     words: str
     advice: str
 
@@ -233,8 +235,8 @@ EVENTS: tuple[EventRule, ...] = (
         rule="gave_up",
         kind="crash",
         fires=("container.gave_up",),
-        clears=("container.healthy", "container.removed"),
-        by=("app", "process"),
+        clears=("container.healthy", "container.started", "container.restarted", "container.removed"),
+        by=("app", "process", "container"),
         critical_at=1,
         words="{app}/{process} is not started again: {reason}",
         advice="`nextdeploy logs {app} --process {process}` shows why; `nextdeploy restart {app}` tries again, `nextdeploy rollback {app}` goes back.",
@@ -253,8 +255,13 @@ EVENTS: tuple[EventRule, ...] = (
         rule="unhealthy",
         kind="healthcheck_failed",
         fires=("container.unhealthy",),
-        clears=("container.healthy", "container.removed", "container.stopped"),
+        # one that was started again is looked at anew
+        clears=(
+            *("container.healthy", "container.died", "container.restarted", "container.started"),
+            *("container.stopped", "container.removed"),
+        ),
         by=("app", "process", "container"),
+        renewed=True,
         words="{container} does not pass its health check: {reason}",
         advice="It gets no requests meanwhile, and is started again if that goes on.",
     ),
@@ -312,6 +319,7 @@ EVENTS: tuple[EventRule, ...] = (
         fires=("engine.lost",),
         clears=("engine.found",),
         critical_at=1,
+        renewed=True,
         words="The container engine does not answer: {reason}",
         advice="Containers and their traffic go on; nothing can be deployed or healed. `systemctl status docker` tells more.",
     ),
@@ -340,6 +348,7 @@ EVENTS: tuple[EventRule, ...] = (
         fires=("logs.store_failed",),
         clears=("logs.resumed",),
         critical_at=1,
+        renewed=True,
         words="Logs cannot be stored: {reason}",
         advice="Make room on that disk. It goes on by itself.",
     ),

@@ -22,6 +22,8 @@ GONE = "it is not there any more"
 ANOMALY_LASTS = 14 * MINUTE
 """Three means in a row."""
 RESUME_SECONDS = 10 * MINUTE
+RENEW_SECONDS = 2 * MINUTE
+"""So long a new daemon has to find again what an earlier one told of."""
 ANOMALY = "anomaly."
 MEGABYTE = 1024.0 * 1024.0
 
@@ -259,13 +261,19 @@ class EventWatch:
         self._times: dict[str, deque[float]] = {}
         self._open: dict[str, tuple[EventRule, dict[str, str], float]] = {}
         """What fires: its rule, its subject, and when it last happened."""
+        self._resumed: dict[str, float] = {}
+        """When, of what may be over without a word."""
 
-    def resume(self, rule: str, subject: dict[str, str], at: float) -> bool:
-        """It fired when the daemon ended. False: that is none of ours."""
+    def resume(self, rule: str, subject: dict[str, str], at: float, now: float) -> bool:
+        """It fired when the daemon ended, and happened at ``at``. False: that is none of ours."""
         found = next((each for each in EVENTS if each.rule == rule), None)
-        if found is not None:
-            self._open[key_of(rule, subject)] = found, subject, at
-        return found is not None
+        if found is None:
+            return False
+        key = key_of(rule, subject)
+        self._open[key] = found, subject, at
+        if found.renewed:
+            self._resumed[key] = now
+        return True
 
     def hear(self, event: Happened, at: float) -> Iterator[Bad | Over]:
         for rule in _RULES_BY_EVENT.get(event.kind, ()):
@@ -285,6 +293,7 @@ class EventWatch:
         if recent < rule.many and key not in self._open:
             return
         again = key in self._open
+        self._resumed.pop(key, None)
         self._open[key] = rule, subject, at
         words = {"reason": event.reason or event.kind}
         yield Bad(
@@ -309,6 +318,10 @@ class EventWatch:
 
     def tick(self, now: float) -> Iterator[Over]:
         """Now and then: what has not happened again for long enough?"""
+        for key, since in list(self._resumed.items()):
+            if not 0 <= now - since < RENEW_SECONDS:
+                self._end(key)
+                yield Over(key=key)
         for key, (rule, subject, at) in list(self._open.items()):
             if at > now:  # the clock went back
                 self._open[key] = rule, subject, now
@@ -321,6 +334,7 @@ class EventWatch:
     def _end(self, key: str) -> None:
         del self._open[key]
         self._times.pop(key, None)
+        self._resumed.pop(key, None)
 
 
 _RULES_BY_EVENT: dict[str, list[EventRule]] = {}

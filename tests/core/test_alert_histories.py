@@ -447,10 +447,37 @@ def test_what_fired_by_an_event_before_a_restart_can_end_after_it():
     daemon.hear("container.died", START, app="shop", process="web")
     again = Daemon(before=daemon)
     for alert in again.book.alerts.values():
-        assert again.events.resume(alert.rule, alert.subject, START)
+        assert again.events.resume(alert.rule, alert.subject, START, START)
     again.hear("failover.returned", START + 60, app="shop")
     again._write(again.events.tick(START + 700), START + 700)
     assert {alert.state for alert in again.book.alerts.values()} == {"resolved"}
+
+
+def test_what_a_new_daemon_does_not_find_again_is_over():
+    daemon = Daemon()
+    daemon.hear("engine.lost", START, reason="gone")
+    daemon.hear("container.unhealthy", START, app="shop", process="web", container="c1")
+    daemon.hear("container.unhealthy", START, app="shop", process="web", container="c2")
+    daemon.hear("deploy.failed", START, app="shop")
+    again = Daemon(before=daemon)
+    for alert in again.book.alerts.values():
+        assert again.events.resume(alert.rule, alert.subject, START, START)
+    again.hear("container.unhealthy", START + 30, app="shop", process="web", container="c2")
+    for seconds in (119, 120):
+        again._write(again.events.tick(START + seconds), START + seconds)
+        states = {alert.container or alert.kind: alert.state for alert in again.book.alerts.values()}
+        engine = "firing" if seconds < 120 else "resolved"
+        assert states == {"self": engine, "c1": engine, "c2": "firing", "deploy": "firing"}
+
+
+@pytest.mark.parametrize("kind", ["container.healthy", "container.restarted", "container.started", "container.died"])
+def test_a_container_that_is_started_again_is_looked_at_anew(kind):
+    daemon = Daemon()
+    web = {"app": "shop", "process": "web"}
+    daemon.hear("container.unhealthy", START, container="c1", **web)
+    daemon.hear(kind, START + 5, container="c1", **web)
+    (alert,) = [alert for alert in daemon.book.alerts.values() if alert.rule == "unhealthy"]
+    assert alert.state == "resolved"
 
 
 def test_an_endless_stream_of_subjects_is_bounded():
