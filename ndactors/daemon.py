@@ -15,7 +15,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import argon2
 import gevent
@@ -41,8 +41,7 @@ from .adapters.configuration import Configuration
 from .adapters.container_statistics import ContainerStatistics
 from .adapters.control_socket import ControlServer
 from .adapters.disk_sizes import DiskSizes
-from .adapters.docker_engine import DockerEngine, docker_address, docker_present
-from .adapters.docker_images import DockerImages
+from .adapters.docker_address import docker_address, docker_present
 from .adapters.edge_pool import EdgePool
 from .adapters.error_pages import read_pages
 from .adapters.host_statistics import HostStatistics, host_memory
@@ -81,6 +80,9 @@ from .runtime.ref import Ref
 from .runtime.root import Root
 from .runtime.silence import Silences
 from .tree import Refs, World, tree
+
+if TYPE_CHECKING:
+    from .adapters.docker_engine import DockerEngine
 
 log = logging.getLogger("ndactors.daemon")
 
@@ -292,6 +294,8 @@ class Daemon:
     def _make_engines(self, settings: Settings) -> dict[str, ContainerEngine]:
         engines: dict[str, ContainerEngine] = {}
         if settings.engine != "process":
+            from .adapters.docker_engine import DockerEngine  # with the SDK, which nobody else needs
+
             engines["docker"] = DockerEngine(self._folder, self._identity.id)
         if settings.engine in ("auto", "process"):
             engines["process"] = ProcessEngine(self._folder, self._identity.id)
@@ -311,6 +315,8 @@ class Daemon:
     def _images(self) -> dict[str, ImageStore]:
         if "docker" not in self._engines:
             return {}
+        from .adapters.docker_images import DockerImages
+
         return {"docker": DockerImages(self._identity.id, docker_address(), off_loop)}
 
     def _new_pool(
@@ -522,12 +528,13 @@ def _credentials() -> Path | None:
 
 
 def _rows(engine: ContainerEngine) -> OutputRows:
-    return engine.output_rows if isinstance(engine, DockerEngine) else lambda container, since: ()
+    docker = _asked(engine)
+    return docker.output_rows if docker is not None else lambda container, since: ()
 
 
 def _asked(engine: ContainerEngine | None) -> DockerEngine | None:
     """Who can be asked for a container's output where its file cannot be read."""
-    return engine if isinstance(engine, DockerEngine) else None
+    return engine if engine is not None and engine.name == "docker" else None  # type: ignore[return-value]
 
 
 def _complain(code: int, *lines: str) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent.monkey import get_original
 from msgspec.structs import replace
@@ -20,8 +20,10 @@ from ..errors import EngineError, EngineUnreachable, NextDeployError
 from ..messages.stats import ContainerUsage
 from .cgroups import Cgroups
 from .disk_sizes import DiskSizes
-from .docker_engine import DockerEngine
 from .process_table import ProcessTable
+
+if TYPE_CHECKING:
+    from .docker_engine import DockerEngine
 
 ASKED_AT_ONCE = 20
 """So many containers are asked of the Engine at one reading; the others have their turn at the next."""

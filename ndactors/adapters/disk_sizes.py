@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core import containers as labels
 from ..core.containers import ContainerStatus
 from ..core.model import Settings
 from ..errors import EngineError
-from .docker_engine import DockerEngine
+
+if TYPE_CHECKING:
+    from .docker_engine import DockerEngine
 
 LAYER_SECONDS = 120.0
 """How long the Engine may take to add up its layers."""

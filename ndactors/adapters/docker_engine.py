@@ -20,6 +20,7 @@ from ..core import containers as labels
 from ..core.containers import ContainerSpec, ContainerStatus, EngineEvent, EngineInfo, ExecResult
 from ..errors import Conflict, ContainerNotFound, EngineError, EngineUnreachable, ImageNotFound
 from . import docker_create, docker_terminal, docker_view
+from .docker_address import docker_address
 
 CALL_SECONDS = 20.0
 """How long one call may take before the Engine counts as away."""
@@ -31,15 +32,6 @@ CHECK = "NEXTDEPLOY_EXEC"
 """In the environment of what ``execute`` runs: how its processes are known."""
 EVENTS = ["start", "die", "oom", "pause", "unpause", "destroy"]
 T = TypeVar("T")
-
-
-def docker_present() -> bool:
-    """True if this machine is meant to have an Engine, whether or not it answers now."""
-    return bool(os.environ.get("DOCKER_HOST")) or Path("/var/run/docker.sock").exists()
-
-
-def docker_address() -> str:
-    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 class DockerEngine:

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urljoin, urlsplit
 
 import gevent
-import requests
-import urllib3
 
 from .. import __version__
 from ..core.masking import mask_words
@@ -41,6 +39,9 @@ class HookClient:
     # -- URLs --------------------------------------------------------------------------------------
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
+        import requests  # 5 MB, with what it needs: most servers tell nobody
+        import urllib3
+
         late = HookAnswer(good=False, words=f"no answer within {self._post_seconds:g} s", again=True)
         # requests counts every single read; this counts them all
         limit = gevent.Timeout.start_new(self._post_seconds)
@@ -60,6 +61,8 @@ class HookClient:
             limit.close()
 
     def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
+        import requests
+
         own = {
             "Content-Type": "application/json",
             "User-Agent": f"nextdeploy/{__version__}",
@@ -163,6 +166,8 @@ def _same_place(url: str, there: str) -> bool:
 
 def _words(error: BaseException) -> str:
     """What happened, by the system's own error: the libraries' messages have the whole URL in them."""
+    import requests
+
     seen: BaseException | None = error
     for _ in range(10):
         if isinstance(seen, ssl.SSLCertVerificationError):
