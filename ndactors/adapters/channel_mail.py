@@ -83,7 +83,7 @@ class MailChannel:
         to = ", ".join(settings.to[:3]) + (f" and {len(settings.to) - 3} more" if len(settings.to) > 3 else "")
         name, _, address = settings.sender.rpartition("<")
         self._sender = address.rstrip(">").strip()
-        name = re.sub(r'[\\"]', "", name).strip()
+        name = " ".join(re.sub(r'[\\"]', "", name).splitlines()).strip()
         self._quoted_name = f'"{name}"' if name else ""
         self.key = f"mail {settings.smtp} {settings.username or ''} {settings.sender} {' '.join(settings.to)}"
         self.name = f"mail to {to} by {host or 'localhost'}:{port}"

@@ -354,7 +354,6 @@ def raw():
 
     def start(serve):
         listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
 
         def accept():
             while True:
@@ -364,11 +363,15 @@ def raw():
                     return
                 threading.Thread(target=_served, args=(serve, sock), daemon=True).start()
 
-        threading.Thread(target=accept, daemon=True).start()
+        waiting = threading.Thread(target=accept, daemon=True)
+        waiting.start()
+        listeners.append((listener, waiting))
         return listener.getsockname()[1]
 
     yield start
-    for listener in listeners:
+    for listener, waiting in listeners:
+        listener.shutdown(socket.SHUT_RDWR)  # whoever waits in accept() goes on; closing would leave it there
+        waiting.join(10)
         listener.close()
 
 
