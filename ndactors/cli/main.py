@@ -22,6 +22,7 @@ VERBS = {
     "rollback": "Go back to an earlier revision",
     "status": "How the daemon and its apps are",
     "ps": "List containers",
+    "top": "What uses this machine",
     "logs": "Show what apps print, and follow it",
     "alerts": "List what is wrong, and see that people are told",
     "revisions": "List what each change made",
