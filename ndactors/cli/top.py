@@ -46,7 +46,7 @@ def _look(server: Server, app: str | None) -> dict[str, Any]:
     status = server.ask("GET", api("status"))
     containers = server.ask("GET", api("containers", app=app)).get("items") or []
     try:
-        actors = _flat(server.ask("GET", api("actors"))) if status.get("host") else []
+        actors = server.ask("GET", api("actors")).get("items") or [] if status.get("host") else []
     except Failure:
         actors = []
     return {
@@ -55,11 +55,6 @@ def _look(server: Server, app: str | None) -> dict[str, Any]:
         "containers": sorted(containers, key=lambda row: -(row.get("cpu") or 0.0)),
         "actors": actors,
     }
-
-
-def _flat(node: dict[str, Any]) -> list[dict[str, Any]]:
-    own = {name: node.get(name) for name in ("name", "state", "mailbox", "handled", "restarts", "busy_seconds")}
-    return [own, *(row for child in node.get("children") or () for row in _flat(child))]
 
 
 def lines(seen: dict[str, Any], before: dict[str, Any] | None) -> list[str]:

@@ -1,4 +1,6 @@
-from ndactors.cli.top import _flat, lines
+import json
+
+from ndactors.cli.top import lines
 
 HOST = {
     "cpu_percent": 12.4, "cpus": 2, "load": [0.5, 0.25, 0.1], "memory_used": 1 << 30, "memory_total": 4 << 30, "swap_used": 0,
@@ -52,10 +54,11 @@ def test_who_may_see_no_host_sees_containers():
     assert lines({"at": 0.0, "host": None, "containers": [], "actors": []}, None) == ["no containers"]
 
 
-def test_the_tree_is_one_list():
-    tree = {
-        "name": "root",
-        "busy_seconds": 1.0,
-        "children": [{"name": "a", "children": [{"name": "b"}]}, {"name": "c"}],
-    }
-    assert [row["name"] for row in _flat(tree)] == ["root", "a", "b", "c"]
+def test_a_real_daemon(at_real, process):
+    text = process("top", "--once").out
+    assert text.startswith("cpu ") and "shop/web" in text
+    rows = [line.split() for line in text.splitlines()]
+    actors = rows[rows.index(["ACTOR", "BUSY", "s", "WAITING", "RESTARTS"]) + 1 :]
+    assert len(actors) == 5 and float(actors[0][1]) >= float(actors[-1][1])
+    told = json.loads(process("top", "shop", "--json").out)
+    assert told["containers"] and {"name", "busy_seconds", "mailbox"} <= told["actors"][0].keys()
