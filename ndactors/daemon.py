@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import datetime
 import gc
 import logging
@@ -112,6 +114,7 @@ class Rested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(argv: list[str]) -> int:
+    one_arena()
     arguments = parse(argv, os.environ)
     try:
         config = ConfigFile(config_path(arguments.config), arguments.env, arguments.set, os.environ, off_loop)
@@ -493,6 +496,12 @@ def settle_memory() -> None:
     milliseconds."""
     gc.collect()
     gc.freeze()
+
+
+def one_arena() -> None:
+    """mallopt(3), M_ARENA_MAX: the pool's threads wait for files most of the time, and each would keep memory of its own."""
+    with contextlib.suppress(OSError, AttributeError):  # a C library that has no such thing
+        ctypes.CDLL(None).mallopt(-8, 1)
 
 
 def off_loop(call: Callable[[], Any]) -> Any:
