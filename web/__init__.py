@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from flask import Flask, request
+from flask import Flask, g, request
 
 from ndactors.errors import Forbidden
 from ndactors.messages.control import WebSettings
+from ndactors.runtime.tracing import request_id
 
 from . import api, metrics, pages, problems, upgrades
 from .api.blobs import Store
@@ -18,6 +21,7 @@ from .auth import Guard, Users
 from .relay import Relay
 
 MAX_BODY_BYTES = 1024 * 1024
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Ref(Protocol):
@@ -75,6 +79,13 @@ def create_app(
     app.register_blueprint(pages.blueprint(refs, guard, settings))
 
     @app.before_request
+    def name_it() -> None:
+        """A client may name its request; its name is in the answer and in the log."""
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        request_id.set(g.request_id)
+
+    @app.before_request
     def refuse_other_sites() -> None:
         """A page of somebody else must not act with credentials that the browser adds by itself."""
         if upgrades.is_asked_for():
@@ -89,6 +100,7 @@ def create_app(
     @app.after_request
     def protect(response: Any) -> Any:
         headers = response.headers
+        headers.setdefault("X-Request-Id", g.get("request_id", ""))
         headers.setdefault("X-Content-Type-Options", "nosniff")
         headers.setdefault("Referrer-Policy", "no-referrer")
         headers.setdefault("X-Frame-Options", "DENY")

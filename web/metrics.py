@@ -95,6 +95,8 @@ FAMILIES: list[tuple[str, str, str, list[str]]] = [
     ("nextdeploy_job_last_success_timestamp_seconds", "g", "When a job last succeeded.", ["app", "process"]),
     ("nextdeploy_actor_restarts", "c", "Restarts of an actor.", ["actor"]),
     ("nextdeploy_actor_mailbox_depth", "g", "Messages that wait for an actor.", ["actor"]),
+    ("nextdeploy_actor_dropped", "c", "Messages that an actor's mailbox had no room for.", ["actor"]),
+    ("nextdeploy_actor_busy_seconds", "c", "Time that an actor took for its messages.", ["actor"]),
     ("nextdeploy_actor_silent_seconds", "g", "How long an actor did nothing though messages wait for it.", ["actor"]),
     ("nextdeploy_hub_lag_seconds", "h", "How late the daemon's event loop was.", []),
     ("nextdeploy_build_info", "g", "1, labelled with the version.", ["version"]),
@@ -291,6 +293,8 @@ def _fill(families: dict[str, Any], figures: list[Figure]) -> None:
 def _actors(families: dict[str, Any], node: ActorNode) -> None:
     families["nextdeploy_actor_restarts"].add_metric([node.name], node.restarts)
     families["nextdeploy_actor_mailbox_depth"].add_metric([node.name], node.mailbox)
+    families["nextdeploy_actor_dropped"].add_metric([node.name], node.dropped)
+    families["nextdeploy_actor_busy_seconds"].add_metric([node.name], node.busy_seconds)
     for child in node.children:
         _actors(families, child)
 

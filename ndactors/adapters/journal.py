@@ -7,6 +7,8 @@ import sys
 
 from pythonjsonlogger.json import JsonFormatter
 
+from ..runtime.tracing import Tracing
+
 QUIET = ("urllib3", "docker", "geventwebsocket")
 
 
@@ -23,6 +25,7 @@ def open_journal(level: str, *, terminal: bool) -> None:
                 rename_fields={"levelname": "level", "name": "logger"},
             )
         )
+    handler.addFilter(Tracing())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 
@@ -11,8 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from ndactors.errors import ActorStopped, AskTimeout
-from ndactors.messages.queries import GetApps, GetEvents, GetReadiness, Readiness
+from ndactors.messages.queries import GetApps, GetEvents, GetReadiness, GetTree, Readiness
 from ndactors.messages.stats import GetUsage
+from ndactors.runtime.tracing import Tracing
 from web.api import description
 from web.metrics import FAMILIES
 
@@ -285,3 +287,21 @@ def test_headers_that_protect(client, ana):
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert client.get("/api/v1/status", auth=ana).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("given", ["abc-1.2_3", "", "a b", "x" * 65, "é", "a\tb"])
+def test_every_answer_names_its_request(client, ana, ref, caplog, given):
+    def fault(message):
+        logging.getLogger("ndactors.web").warning("from within")
+        raise RuntimeError("boom")
+
+    ref.answers[GetTree] = fault
+    caplog.handler.addFilter(Tracing())
+    headers = {"X-Request-Id": given} if given else {}
+    for path, status in (("/healthz", 200), ("/api/v1/nothing", 404), ("/api/v1/actors", 500)):
+        response = client.get(path, auth=ana, headers=headers)
+        own = response.headers["X-Request-Id"]
+        assert response.status_code == status
+        assert own == given if given == "abc-1.2_3" else len(own) == 32 and own != given
+    lines = [record for record in caplog.records if record.name == "ndactors.web"]
+    assert len(lines) == 2 and {record.request_id for record in lines} == {own}
