@@ -30,9 +30,23 @@ def test_both_ways_or_one():
 
 
 def test_a_day_with_an_incident_does_not_hide_the_next():
-    means = [10.0, 10.5, 9.5, 200.0, 10.0, 10.2]
-    assert judge(60.0, means, [0.5] * 6, 4.0, **BOTH).score > 1
-    assert judge(10.0, means, [0.5] * 6, 4.0, **BOTH).score < 1
+    means = [10.0, 10.5, 9.5, 200.0, 10.0, 10.2, 9.8, 10.1]
+    assert judge(60.0, means, [0.5] * 8, 4.0, **BOTH).score > 1
+    assert judge(10.0, means, [0.5] * 8, 4.0, **BOTH).score < 1
+
+
+@pytest.mark.parametrize("weekend", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("free", [(5, 6), (6,)])
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_a_weekend_is_no_anomaly_when_there_were_some(weekend, free, first):
+    source = random.Random(1)
+
+    def level(t):
+        by_day = rhythm(t) * (weekend if (int(t // DAY) + first) % 7 in free else 1.0)
+        return max(0.0, by_day * source.gauss(1.0, 0.05))
+
+    walk = Walk(level, step=300.0).go(35 * DAY)
+    assert [at for at in walk.found if at > 21 * DAY] == []
 
 
 def test_a_small_change_of_something_steady_is_none():
