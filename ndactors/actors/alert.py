@@ -41,6 +41,10 @@ GROUP_SECONDS = 10.0
 SAVE_SECONDS = 1.0
 """Between two times that the book is written down."""
 SEASONS_SECONDS = 3600.0
+OUTGOING_SECONDS = 30.0
+"""By then the NotifyActor has written down what it was told."""
+SOURCES = ("host", "containers", "edge", "logs", "daemon", "apps")
+"""Of figures: each tells some every few seconds."""
 SHOWN = 500
 OWN = ("alert.", "notify.")
 """Events that come of alerts: they make none."""
@@ -65,9 +69,19 @@ class SavedSeasons(Struct, frozen=True, kw_only=True):
     seasons: dict[str, SeasonState] = field(default_factory=dict)
 
 
+class Written(Saved, frozen=True, kw_only=True):
+    """The record: the book, and what a new life of the actor has to know. ``epoch``: of the daemon that wrote it;
+    ``unrenewed``: what it had not found again yet; ``outgoing``: messages that may not have reached the NotifyActor."""
+
+    epoch: int = 0
+    unrenewed: tuple[str, ...] = ()
+    outgoing: tuple[Notification, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlertSurroundings:
-    """``now`` is Unix seconds; ``new_id`` makes ids that are never used twice; ``server``: the host's name."""
+    """``now`` is Unix seconds; ``new_id`` makes ids that are never used twice; ``server``: the host's name; ``epoch`` is
+    another one for each daemon."""
 
     settings: Callable[[], Settings]
     state: StateStore
@@ -76,6 +90,7 @@ class AlertSurroundings:
     now: Callable[[], float]
     new_id: Callable[[], str]
     server: str
+    epoch: int
 
 
 class AlertActor(Actor):
@@ -88,23 +103,28 @@ class AlertActor(Actor):
         self._telling: Timer | None = None
         self._saving: Timer | None = None
         self._full = False
+        self._outgoing: tuple[Notification, ...] = ()
 
     def on_start(self) -> None:
         around, now = self._around, self._around.now()
-        self._book = book = AlertBook(around.new_id, around.state.load(RECORD, Saved))
+        written = around.state.load(RECORD, Written) or Written()
+        self._book = book = AlertBook(around.new_id, written)
         levels = []
         for key, id in book.open.items():
-            alert = book.alerts[id]
-            if not self._happened.resume(alert.rule, alert.subject, min(now, alert.fired_at), now):
-                levels.append(key)
+            renew = written.epoch != around.epoch or key in written.unrenewed
+            if not self._happened.resume(book.alerts[id], now, renew=renew):
+                levels.append(book.alerts[id])
         self._levels.resume(levels, now)
+        self._levels.expect(SOURCES, now)
+        self._outgoing = written.outgoing
+        for notification in self._outgoing:
+            around.notify.tell(Notify(notification=notification))
         seasons = around.state.load(SEASONS, SavedSeasons)
         if seasons is not None:
             self._levels.restore_seasons(seasons.seasons, seasons.window)
         self.every(TICK_SECONDS, TickDue())
         self.every(SEASONS_SECONDS, SeasonsDue())
-        if book.waiting:
-            self._tell_soon()
+        self._tell_soon()
 
     def on_stop(self) -> None:
         self._save()
@@ -157,12 +177,15 @@ class AlertActor(Actor):
         self._judge(self._happened.hear(happened, self._around.now()))
 
     def _tick(self) -> None:
-        now = self._around.now()
-        self._judge(self._levels.tick(self._around.settings().monitoring, now))
-        self._judge(self._happened.tick(now))
-        self._book.mark_silenced(now)
-        self._book.remind(now)
-        self._changed()
+        now, settings = self._around.now(), self._around.settings()
+        self._judge(self._levels.tick(settings.monitoring, now))
+        self._judge(self._happened.tick(now, {app.name: app.processes.keys() for app in settings.apps.values()}))
+        self._book.tick(now)
+        if self._book.news(settings.monitoring.alert.notify_on, now):
+            self._tell_soon()
+        if self._outgoing and not 0 <= now - self._outgoing[-1].at < OUTGOING_SECONDS:
+            self._outgoing = ()
+            self._save_soon()
 
     def _judge(self, decisions: Iterable[Bad | Over]) -> None:
         now = self._around.now()
@@ -171,15 +194,15 @@ class AlertActor(Actor):
                 self._bad(decision, now)
             elif (alert := self._book.over(decision, now)) is not None:
                 self._event("alert.resolved", alert)
-                self._changed(saved=False)
+                self._changed()
 
     def _bad(self, bad: Bad, now: float) -> None:
         alert = self._book.bad(bad, now)
         if alert is not None:
-            if self._book.is_silenced(alert, now):
-                self._book.mark_silenced(now)
             self._event("alert.fired", alert)
-            self._changed(saved=False)
+            self._changed()
+        elif bad.again:
+            self._save_soon()
 
     def _event(self, kind: str, alert: AlertView, **more: object) -> None:
         detail: dict[str, object] = {
@@ -203,11 +226,9 @@ class AlertActor(Actor):
 
     # -- telling people ----------------------------------------------------------------------------
 
-    def _changed(self, *, saved: bool = True) -> None:
-        if not saved:
-            self._save_soon()
-        if self._book.waiting:
-            self._tell_soon()
+    def _changed(self) -> None:
+        self._save_soon()
+        self._tell_soon()
 
     def _tell_soon(self) -> None:
         if self._telling is None:
@@ -217,10 +238,18 @@ class AlertActor(Actor):
         self._telling = None
         now, settings = self._around.now(), self._around.settings()
         firing, over = self._book.take(settings.monitoring.alert.notify_on, now)
-        for state, alerts in (("firing", firing), ("resolved", over)):
-            if alerts:
-                self._around.notify.tell(Notify(notification=self._notification(state, alerts, now)))
-        self._save_soon()
+        told = [
+            self._notification(state, alerts, now)
+            for state, alerts in (("firing", firing), ("resolved", over))
+            if alerts
+        ]
+        if not told:
+            return
+        # on record before they go: whoever is killed between the two tells them again, by the same id
+        self._outgoing = (*(each for each in self._outgoing if 0 <= now - each.at < OUTGOING_SECONDS), *told)
+        self._save()
+        for notification in told:
+            self._around.notify.tell(Notify(notification=notification))
 
     def _notification(self, state: Any, alerts: list[AlertView], now: float) -> Notification:
         worst = sorted(alerts, key=lambda alert: (alert.severity != "critical", alert.fired_at))
@@ -260,7 +289,7 @@ class AlertActor(Actor):
             raise Conflict("This alert is over.")
         if before == "firing":
             self._event("alert.acknowledged", alert, by=message.by)
-            self._changed(saved=False)
+            self._changed()
         return alert
 
     def _silence(self, message: AddSilence) -> Silence:
@@ -278,6 +307,7 @@ class AlertActor(Actor):
             app=message.app,
             reason=message.reason,
             by=message.by,
+            begun=begins <= now,
         )
         if not self._book.silence(silence, now):
             raise Conflict("There are too many silences already; end some.")
@@ -292,13 +322,13 @@ class AlertActor(Actor):
         return found
 
     def _silences_changed(self, kind: str, silence: Silence) -> None:
-        self._book.mark_silenced(self._around.now())
+        self._book.tick(self._around.now())
         what = " of ".join(
             part for part in (f"alerts ({silence.kind})" if silence.kind else "alerts", silence.app) if part
         )
         words = f"{what}, by {silence.by or 'somebody'}{f': {silence.reason}' if silence.reason else ''}"
         self._around.events.tell(RecordEvent(kind=kind, app=silence.app, reason=words, detail={"silence": silence.id}))
-        self._changed(saved=False)
+        self._changed()
 
     # -- on disk -----------------------------------------------------------------------------------
 
@@ -307,11 +337,20 @@ class AlertActor(Actor):
             self._saving = self.after(SAVE_SECONDS, SaveDue())
 
     def _save(self) -> None:
-        self._keep(RECORD, self._book.saved())
+        book = self._book.saved()
+        written = Written(
+            alerts=book.alerts,
+            heard=book.heard,
+            silences=book.silences,
+            epoch=self._around.epoch,
+            unrenewed=self._happened.unrenewed(),
+            outgoing=self._outgoing,
+        )
+        self._keep(RECORD, written)
 
     def _save_seasons(self) -> None:
         window = self._around.settings().monitoring.anomaly.window
-        self._keep(SEASONS, SavedSeasons(window=window, seasons=self._levels.seasons()))
+        self._keep(SEASONS, SavedSeasons(window=window, seasons=self._levels.seasons(self._around.now())))
 
     def _keep(self, name: str, value: object) -> None:
         try:

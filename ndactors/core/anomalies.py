@@ -30,6 +30,11 @@ NORMAL = 1.4826
 """A median of absolute deviations times this is the standard deviation, if they are normal."""
 MOST_BINS = 24 * 28
 _NONE = float("nan")
+MOST_KEPT_BYTES = 12 * 1024 * 1024
+"""Of all that is usual, as it is written down."""
+
+SeasonState = tuple[int, bytes, bytes, bytes]
+"""Bins of a window; the numbers of the windows, means, spreads."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -73,7 +78,7 @@ class Seasons:
     """What one signal was like, in bins of an hour of each window (``window`` seconds)."""
 
     def __init__(self, window: float) -> None:
-        self._bins = max(1, min(MOST_BINS, round(window / BIN_SECONDS)))
+        self._bins = bins_of(window)
         self._window = self._bins * BIN_SECONDS
         self._numbers = array("q", [-1] * ROWS)
         """Which window each row is of."""
@@ -127,17 +132,43 @@ class Seasons:
 
     # -- to keep -----------------------------------------------------------------------------------
 
-    def state(self) -> tuple[int, bytes, bytes, bytes]:
+    def state(self) -> SeasonState:
         """All but the open bin."""
         return self._bins, self._numbers.tobytes(), self._means.tobytes(), self._spreads.tobytes()
 
-    def restore(self, state: tuple[int, bytes, bytes, bytes]) -> None:
+    def restore(self, state: SeasonState) -> None:
         """What ``state`` told. What does not fit, as the window is another one, is left out."""
         bins, numbers, means, spreads = state
         size = ROWS * self._bins * self._means.itemsize
         if bins != self._bins or len(numbers) != ROWS * 8 or len(means) != size or len(spreads) != size:
             return
         self._numbers, self._means, self._spreads = array("q", numbers), array("f", means), array("f", spreads)
+
+
+def bins_of(window: float) -> int:
+    return max(1, min(MOST_BINS, round(window / BIN_SECONDS)))
+
+
+def most_seasons(window: float) -> int:
+    """So many signals' are kept."""
+    cells = ROWS * bins_of(window)
+    return MOST_KEPT_BYTES // (2 * 4 * cells * 4 // 3 + 400)  # two floats in base64, numbers and a name
+
+
+def is_known(state: SeasonState, window: float, now: float) -> bool:
+    """Something in it still counts."""
+    numbers = array("q")
+    try:
+        numbers.frombytes(state[1])
+    except ValueError:
+        return False
+    newest = max(numbers, default=-1)
+    return newest >= 0 and newest >= now // (bins_of(window) * BIN_SECONDS) - KEPT
+
+
+def amount(state: SeasonState) -> int:
+    """How many bins are known, about."""
+    return len(state[2]) // 4 - state[2].count(array("f", [_NONE]).tobytes())
 
 
 class Usual(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import re
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from .alerts import AlertView
 from .notifications import Notification
+from .one_line import line as line
 from .webhooks import MAX_BODY
 
 MAX_ALERTS = 20
@@ -26,7 +26,6 @@ SLACK_ALERT = 1500
 """Of each alert in Slack: all of them together have to fit as well."""
 SLACK_HEADER = 150
 
-_SPACES = re.compile(r"\s+")
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -67,13 +66,6 @@ def _fitted(alert: AlertView) -> AlertView:
 
 def _named(text: str | None) -> str | None:
     return line(text, MAX_NAME) if text is not None else None
-
-
-def line(text: str, most: int) -> str:
-    """One printable line of at most ``most`` characters."""
-    short = text[: most * 4]  # what comes after is not looked at: a text may be a whole log
-    flat = _SPACES.sub(" ", "".join(c if c.isprintable() else " " if c.isspace() else "" for c in short)).strip()
-    return flat if len(flat) <= most and len(short) == len(text) else flat[: most - 1] + "…"
 
 
 # -- words -----------------------------------------------------------------------------------------

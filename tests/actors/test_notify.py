@@ -470,6 +470,7 @@ def test_what_is_wrong_is_told_in_words(world, until, monkeypatch):
         now=lambda: world.clock,
         new_id=lambda: f"w{next(world.ids)}",
         server="web1",
+        epoch=1,
     )
     world.roots.append(Root(Child(supervisor_ref("more"), Supervisor, [Child(alerts, AlertActor, around)])))
     alerts.tell(

@@ -140,6 +140,7 @@ def _alert(alert: AlertView) -> dict[str, Any]:
 
 def _silence(silence: Silence) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(silence)
+    del data["begun"]  # whether it holds is seen from its times
     return {**data, "begins": rfc3339(silence.begins), "ends": rfc3339(silence.ends)}
 
 
