@@ -11,8 +11,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..core.alert_watch import EventWatch, Happened, LevelWatch, SeasonState
-from ..core.alerts import LONGEST_SILENCE, AlertBook, AlertView, Bad, Over, Saved, Silence
+from ..core.alerts import LONGEST_SILENCE, AlertBook, AlertView, Bad, Over, Saved, Silence, key_of, one_of
 from ..core.model import Settings
+from ..core.one_line import name as short
 from ..core.signals import SignalMaker
 from ..errors import Conflict, Invalid, NotFound, StateError
 from ..messages.alerts import (
@@ -23,6 +24,7 @@ from ..messages.alerts import (
     GetSilences,
     Notification,
     Notify,
+    ResolveAlert,
 )
 from ..messages.containers import RecordEvent
 from ..messages.edge import LATENCY_BUCKETS
@@ -150,6 +152,8 @@ class AlertActor(Actor):
                 return self._found(message)
             case AcknowledgeAlert():
                 return self._acknowledge(message)
+            case ResolveAlert():
+                return self._resolve(message)
             case AddSilence():
                 return self._silence(message)
             case EndSilence():
@@ -279,17 +283,35 @@ class AlertActor(Actor):
         wanted.sort(key=lambda alert: (alert.state == "resolved", -(alert.resolved_at or alert.fired_at)))
         return tuple(wanted[:SHOWN])
 
+    def _known(self, id: str, apps: tuple[str, ...] | None) -> AlertView:
+        visible = {alert.id: alert for alert in self._book.alerts.values() if apps is None or alert.app in apps}
+        found = one_of(visible, id)
+        if found is None:
+            raise NotFound(f"There is no alert {id[:60]}, or more than one.")
+        return visible[found]
+
     def _acknowledge(self, message: AcknowledgeAlert) -> AlertView:
-        known = self._book.alerts.get(message.id)
-        if known is None or (message.apps is not None and known.app not in message.apps):
-            raise NotFound(f"There is no alert {message.id}.")
+        known = self._known(message.id, message.apps)
         before = known.state
-        alert = self._book.acknowledge(message.id, message.by, self._around.now())
+        alert = self._book.acknowledge(known.id, message.by, self._around.now())
         if alert is None:
             raise Conflict("This alert is over.")
         if before == "firing":
             self._event("alert.acknowledged", alert, by=message.by)
             self._changed()
+        return alert
+
+    def _resolve(self, message: ResolveAlert) -> AlertView:
+        known = self._known(message.id, message.apps)
+        key = key_of(known.rule, known.subject)
+        if known.state == "resolved":
+            raise Conflict("This alert is over.")
+        if not self._happened.end(key):
+            raise Conflict("This alert is over when its figures are good again. Acknowledge it, or silence its kind.")
+        alert = self._book.over(Over(key=key, words=f"ended by {short(message.by)}"), self._around.now())
+        assert alert is not None
+        self._event("alert.resolved", alert, by=message.by)
+        self._changed()
         return alert
 
     def _silence(self, message: AddSilence) -> Silence:

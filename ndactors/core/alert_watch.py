@@ -391,6 +391,13 @@ class EventWatch:
         longest = max(rule.within for rule in EVENTS)
         self._times = {key: times for key, times in self._times.items() if now - times[-1] <= longest}
 
+    def end(self, key: str) -> bool:
+        """Somebody says that it is over. False if it does not fire here."""
+        if key not in self._open:
+            return False
+        self._end(key)
+        return True
+
     def _end(self, key: str) -> None:
         del self._open[key]
         self._times.pop(key, None)

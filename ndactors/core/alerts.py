@@ -27,6 +27,7 @@ MOST_SILENCES = 200
 MOST_OF_AN_APP = 20
 """Silences: who may silence one app leaves room for the others."""
 LONGEST_SILENCE = 366 * 86_400.0
+SHORTEST_ID = 4
 MOST_WORDS = 500
 """Characters of a sentence."""
 
@@ -131,6 +132,17 @@ class Saved(Struct, frozen=True, kw_only=True):
 
 def key_of(rule: str, subject: dict[str, str]) -> str:
     return " ".join([rule, *(f"{name}={value}" for name, value in sorted(subject.items()))])
+
+
+def one_of(ids: Iterable[str], wanted: str) -> str | None:
+    """The id that is meant: all of it, or at least four characters that only one begins or ends with."""
+    found = set()
+    for id in ids:
+        if id == wanted:
+            return id
+        if len(wanted) >= SHORTEST_ID and (id.startswith(wanted) or id.endswith(wanted)):
+            found.add(id)
+    return found.pop() if len(found) == 1 else None
 
 
 class AlertBook:

@@ -17,6 +17,8 @@ from .webhooks import MAX_BODY
 
 MAX_ALERTS = 20
 """So many are listed in one message; the others are counted."""
+MAX_UNLISTED = 2000
+"""Of so many others the ids are known."""
 MAX_SENTENCE = 500
 MAX_NAME = 200
 MAX_SUBJECT = 150
@@ -36,12 +38,15 @@ def fitted(notification: Notification) -> Notification:
     """The same, bounded: at most ``MAX_ALERTS`` alerts, short texts of one line without what would steer a terminal or
     begin a new header. What it gives can be written as UTF-8 and as JSON."""
     alerts = tuple(_fitted(alert) for alert in notification.alerts[:MAX_ALERTS])
+    further = (*(alert.id for alert in notification.alerts[MAX_ALERTS:]), *notification.unlisted)
+    unlisted = tuple(line(id, MAX_NAME) for id in further)
     return replace(
         notification,
         id=line(notification.id, MAX_NAME),
         title=line(notification.title, MAX_NAME),
         alerts=alerts,
         more=notification.more + len(notification.alerts) - len(alerts),
+        unlisted=unlisted[:MAX_UNLISTED],
         server=line(notification.server, MAX_NAME),
         project=line(notification.project, MAX_NAME),
         environment=line(notification.environment, MAX_NAME),

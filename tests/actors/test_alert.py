@@ -18,6 +18,7 @@ from ndactors.messages.alerts import (
     GetAlerts,
     GetSilences,
     Notify,
+    ResolveAlert,
 )
 from ndactors.messages.containers import RecordEvent
 from ndactors.messages.metrics import Sample, Sampled
@@ -51,7 +52,7 @@ class World:
         self.state = State()
         self.events, self.notify, self.ref = Ref("events"), Ref("notify"), Ref("alerts")
         self.clock = 1_800_000_000.0
-        self.ids = itertools.count(1)
+        self.ids = (f"n{number}" for number in itertools.count(1))
         self.root = None
         self.epoch = 1
         self.start()
@@ -63,7 +64,7 @@ class World:
             events=self.events,
             notify=self.notify,
             now=lambda: self.clock,
-            new_id=lambda: f"n{next(self.ids)}",
+            new_id=lambda: next(self.ids),
             server="vps1",
             epoch=self.epoch,
         )
@@ -199,6 +200,40 @@ def test_acknowledging(world, until):
     assert world.alerts()[0].state == "resolved"
     with pytest.raises(Conflict):
         world.ref.ask(AcknowledgeAlert(id=alert.id, by="ana"))
+
+
+def test_ending_what_happened(world, until):
+    world.hear("deploy.failed", app="shop", reason="no")
+    (alert,) = world.alerts()
+    until(lambda: world.told)
+    with pytest.raises(NotFound):
+        world.ref.ask(ResolveAlert(id=alert.id, by="ana", apps=("blog",)))
+    over = world.ref.ask(ResolveAlert(id=alert.id, by="ana", apps=("shop",)))
+    assert (over.state, over.summary) == ("resolved", "A deploy of shop failed: no (ended by ana)")
+    until(lambda: len(world.told) == 2)
+    assert world.events.mailbox.items[-1].detail["by"] == "ana"
+    with pytest.raises(Conflict):
+        world.ref.ask(ResolveAlert(id=alert.id, by="ana"))
+    world.hear("deploy.failed", app="shop", reason="again")
+    assert [alert.state for alert in world.alerts()] == ["firing", "resolved"]
+
+
+def test_what_figures_tell_of_is_not_ended_by_hand(world):
+    world.host(600, cpu_percent=97.0)
+    with pytest.raises(Conflict, match="figures"):
+        world.ref.ask(ResolveAlert(id=world.alerts()[0].id, by="ana"))
+
+
+def test_a_part_of_an_id_that_only_one_has_will_do(world):
+    world.ids = (f"20260131-{number}abc" for number in itertools.count(1))
+    world.hear("deploy.failed", app="shop")
+    world.hear("deploy.failed", app="blog")
+    assert len(world.alerts()) == 2
+    assert world.ref.ask(AcknowledgeAlert(id="1abc", by="ana")).app == "shop"
+    for id in ("abc", "2026", "x2abc", ""):
+        with pytest.raises(NotFound):
+            world.ref.ask(AcknowledgeAlert(id=id, by="ana"))
+    assert world.ref.ask(AcknowledgeAlert(id="2026", by="ana", apps=("blog",))).app == "blog"
 
 
 def test_a_silence_for_maintenance(world, until):

@@ -99,6 +99,8 @@ class World:
         self.records[name] = msgspec.json.encode(value)
 
     def delete(self, name):
+        if self.disk_full:
+            raise StateError("it cannot be written")
         self.records.pop(name, None)
 
     def names(self, folder):
@@ -453,6 +455,18 @@ def test_the_key_is_told_unless_the_configuration_has_it(world):
     world.key = None
     with pytest.raises(Conflict, match="webhook_secret"):
         notify.ask(GetSigningKey())
+
+
+def test_a_state_folder_that_cannot_be_written_stops_nothing(world, until):
+    notify = world.start()
+    notify.tell(Notify(notification=note(1)))
+    until(lambda: len(world.saved()) == 2 and world.waiting() == 0)
+    world.kill()
+    world.channels, world.disk_full = [world.a], True
+    notify = world.start()
+    assert [view.channel for view in notify.ask(GetChannels()).channels] == ["a"]
+    assert notify.restarts == 0
+    assert "it cannot be written" in world.told("notify.record_failed")
 
 
 # -- with the actor that knows what is wrong -------------------------------------------------------
