@@ -277,7 +277,7 @@ def webhook_body(notification: Notification) -> bytes:
 
 def _row(alert: AlertView) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(alert)
-    for name in ("since", "fired_at", "acknowledged_at", "resolved_at"):
+    for name in ("since", "fired_at", "last_at", "acknowledged_at", "resolved_at"):
         row[name] = _rfc3339(row[name]) if row[name] else None
     return row
 

@@ -96,6 +96,12 @@ def test_somebody_looks_after_it(client, alerts):
     assert problem(client.post("/api/v1/alerts/a1/ack", auth=("oli", "secret")), 409) == "it is over"
 
 
+def test_times_are_told_as_times(client, alerts):
+    alerts.answers[GetAlerts] = (replace(SHOP, fired_at=NOON, last_at=NOON + 60),)
+    (row,) = client.get("/api/v1/alerts", auth=("oli", "secret")).get_json()["items"]
+    assert (row["fired_at"], row["last_at"]) == ("2026-01-31T12:00:00.000Z", "2026-01-31T12:01:00.000Z")
+
+
 def test_an_alert_is_ended(client, alerts):
     row = client.post("/api/v1/alerts/a1/resolve", auth=("oli", "secret")).get_json()
     assert (row["state"], row["summary"]) == ("resolved", "over, by api:oli of None")

@@ -141,7 +141,7 @@ def _seconds(given: str | float) -> float:
 
 def _alert(alert: AlertView) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(alert)
-    for name in ("since", "fired_at", "acknowledged_at", "resolved_at"):
+    for name in ("since", "fired_at", "last_at", "acknowledged_at", "resolved_at"):
         data[name] = rfc3339(data[name]) if data[name] else None
     return data
 
