@@ -197,6 +197,7 @@ def tree(world: World, refs: Refs) -> Child:
                     now=world.now,
                     new_id=world.new_operation,
                     server=world.alert_channels.server,
+                    epoch=world.epoch,
                 ),
             ),
             Child(

@@ -123,6 +123,7 @@ OTHERWISE = {
     ("post", "/api/v1/tokens"): "201",
     ("delete", "/api/v1/tokens/{id}"): "200",
     ("post", "/api/v1/alerts/{id}/ack"): "200",
+    ("post", "/api/v1/alerts/{id}/resolve"): "200",
     ("post", "/api/v1/alerts/test"): "200",
     ("post", "/api/v1/silences"): "201",
     ("delete", "/api/v1/silences/{id}"): "200",

@@ -11,8 +11,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from ..core.alert_watch import EventWatch, Happened, LevelWatch, SeasonState
-from ..core.alerts import LONGEST_SILENCE, AlertBook, AlertView, Bad, Over, Saved, Silence
+from ..core.alerts import LONGEST_SILENCE, AlertBook, AlertView, Bad, Over, Saved, Silence, key_of, one_of
 from ..core.model import Settings
+from ..core.one_line import name as short
 from ..core.signals import SignalMaker
 from ..errors import Conflict, Invalid, NotFound, StateError
 from ..messages.alerts import (
@@ -23,6 +24,7 @@ from ..messages.alerts import (
     GetSilences,
     Notification,
     Notify,
+    ResolveAlert,
 )
 from ..messages.containers import RecordEvent
 from ..messages.edge import LATENCY_BUCKETS
@@ -41,6 +43,10 @@ GROUP_SECONDS = 10.0
 SAVE_SECONDS = 1.0
 """Between two times that the book is written down."""
 SEASONS_SECONDS = 3600.0
+OUTGOING_SECONDS = 30.0
+"""By then the NotifyActor has written down what it was told."""
+SOURCES = ("host", "containers", "edge", "logs", "daemon", "apps")
+"""Of figures: each tells some every few seconds."""
 SHOWN = 500
 OWN = ("alert.", "notify.")
 """Events that come of alerts: they make none."""
@@ -65,9 +71,19 @@ class SavedSeasons(Struct, frozen=True, kw_only=True):
     seasons: dict[str, SeasonState] = field(default_factory=dict)
 
 
+class Written(Saved, frozen=True, kw_only=True):
+    """The record: the book, and what a new life of the actor has to know. ``epoch``: of the daemon that wrote it;
+    ``unrenewed``: what it had not found again yet; ``outgoing``: messages that may not have reached the NotifyActor."""
+
+    epoch: int = 0
+    unrenewed: tuple[str, ...] = ()
+    outgoing: tuple[Notification, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlertSurroundings:
-    """``now`` is Unix seconds; ``new_id`` makes ids that are never used twice; ``server``: the host's name."""
+    """``now`` is Unix seconds; ``new_id`` makes ids that are never used twice; ``server``: the host's name; ``epoch`` is
+    another one for each daemon."""
 
     settings: Callable[[], Settings]
     state: StateStore
@@ -76,6 +92,7 @@ class AlertSurroundings:
     now: Callable[[], float]
     new_id: Callable[[], str]
     server: str
+    epoch: int
 
 
 class AlertActor(Actor):
@@ -88,23 +105,28 @@ class AlertActor(Actor):
         self._telling: Timer | None = None
         self._saving: Timer | None = None
         self._full = False
+        self._outgoing: tuple[Notification, ...] = ()
 
     def on_start(self) -> None:
         around, now = self._around, self._around.now()
-        self._book = book = AlertBook(around.new_id, around.state.load(RECORD, Saved))
+        written = around.state.load(RECORD, Written) or Written()
+        self._book = book = AlertBook(around.new_id, written)
         levels = []
         for key, id in book.open.items():
-            alert = book.alerts[id]
-            if not self._happened.resume(alert.rule, alert.subject, min(now, alert.fired_at), now):
-                levels.append(key)
+            renew = written.epoch != around.epoch or key in written.unrenewed
+            if not self._happened.resume(book.alerts[id], now, renew=renew):
+                levels.append(book.alerts[id])
         self._levels.resume(levels, now)
+        self._levels.expect(SOURCES, now)
+        self._outgoing = written.outgoing
+        for notification in self._outgoing:
+            around.notify.tell(Notify(notification=notification))
         seasons = around.state.load(SEASONS, SavedSeasons)
         if seasons is not None:
             self._levels.restore_seasons(seasons.seasons, seasons.window)
         self.every(TICK_SECONDS, TickDue())
         self.every(SEASONS_SECONDS, SeasonsDue())
-        if book.waiting:
-            self._tell_soon()
+        self._tell_soon()
 
     def on_stop(self) -> None:
         self._save()
@@ -130,6 +152,8 @@ class AlertActor(Actor):
                 return self._found(message)
             case AcknowledgeAlert():
                 return self._acknowledge(message)
+            case ResolveAlert():
+                return self._resolve(message)
             case AddSilence():
                 return self._silence(message)
             case EndSilence():
@@ -157,12 +181,15 @@ class AlertActor(Actor):
         self._judge(self._happened.hear(happened, self._around.now()))
 
     def _tick(self) -> None:
-        now = self._around.now()
-        self._judge(self._levels.tick(self._around.settings().monitoring, now))
-        self._judge(self._happened.tick(now))
-        self._book.mark_silenced(now)
-        self._book.remind(now)
-        self._changed()
+        now, settings = self._around.now(), self._around.settings()
+        self._judge(self._levels.tick(settings.monitoring, now))
+        self._judge(self._happened.tick(now, {app.name: app.processes.keys() for app in settings.apps.values()}))
+        self._book.tick(now)
+        if self._book.news(settings.monitoring.alert.notify_on, now):
+            self._tell_soon()
+        if self._outgoing and not 0 <= now - self._outgoing[-1].at < OUTGOING_SECONDS:
+            self._outgoing = ()
+            self._save_soon()
 
     def _judge(self, decisions: Iterable[Bad | Over]) -> None:
         now = self._around.now()
@@ -171,15 +198,15 @@ class AlertActor(Actor):
                 self._bad(decision, now)
             elif (alert := self._book.over(decision, now)) is not None:
                 self._event("alert.resolved", alert)
-                self._changed(saved=False)
+                self._changed()
 
     def _bad(self, bad: Bad, now: float) -> None:
         alert = self._book.bad(bad, now)
         if alert is not None:
-            if self._book.is_silenced(alert, now):
-                self._book.mark_silenced(now)
             self._event("alert.fired", alert)
-            self._changed(saved=False)
+            self._changed()
+        elif bad.again:
+            self._save_soon()
 
     def _event(self, kind: str, alert: AlertView, **more: object) -> None:
         detail: dict[str, object] = {
@@ -203,11 +230,9 @@ class AlertActor(Actor):
 
     # -- telling people ----------------------------------------------------------------------------
 
-    def _changed(self, *, saved: bool = True) -> None:
-        if not saved:
-            self._save_soon()
-        if self._book.waiting:
-            self._tell_soon()
+    def _changed(self) -> None:
+        self._save_soon()
+        self._tell_soon()
 
     def _tell_soon(self) -> None:
         if self._telling is None:
@@ -217,10 +242,18 @@ class AlertActor(Actor):
         self._telling = None
         now, settings = self._around.now(), self._around.settings()
         firing, over = self._book.take(settings.monitoring.alert.notify_on, now)
-        for state, alerts in (("firing", firing), ("resolved", over)):
-            if alerts:
-                self._around.notify.tell(Notify(notification=self._notification(state, alerts, now)))
-        self._save_soon()
+        told = [
+            self._notification(state, alerts, now)
+            for state, alerts in (("firing", firing), ("resolved", over))
+            if alerts
+        ]
+        if not told:
+            return
+        # on record before they go: whoever is killed between the two tells them again, by the same id
+        self._outgoing = (*(each for each in self._outgoing if 0 <= now - each.at < OUTGOING_SECONDS), *told)
+        self._save()
+        for notification in told:
+            self._around.notify.tell(Notify(notification=notification))
 
     def _notification(self, state: Any, alerts: list[AlertView], now: float) -> Notification:
         worst = sorted(alerts, key=lambda alert: (alert.severity != "critical", alert.fired_at))
@@ -250,17 +283,35 @@ class AlertActor(Actor):
         wanted.sort(key=lambda alert: (alert.state == "resolved", -(alert.resolved_at or alert.fired_at)))
         return tuple(wanted[:SHOWN])
 
+    def _known(self, id: str, apps: tuple[str, ...] | None) -> AlertView:
+        visible = {alert.id: alert for alert in self._book.alerts.values() if apps is None or alert.app in apps}
+        found = one_of(visible, id)
+        if found is None:
+            raise NotFound(f"There is no alert {id[:60]}, or more than one.")
+        return visible[found]
+
     def _acknowledge(self, message: AcknowledgeAlert) -> AlertView:
-        known = self._book.alerts.get(message.id)
-        if known is None or (message.apps is not None and known.app not in message.apps):
-            raise NotFound(f"There is no alert {message.id}.")
+        known = self._known(message.id, message.apps)
         before = known.state
-        alert = self._book.acknowledge(message.id, message.by, self._around.now())
+        alert = self._book.acknowledge(known.id, message.by, self._around.now())
         if alert is None:
             raise Conflict("This alert is over.")
         if before == "firing":
             self._event("alert.acknowledged", alert, by=message.by)
-            self._changed(saved=False)
+            self._changed()
+        return alert
+
+    def _resolve(self, message: ResolveAlert) -> AlertView:
+        known = self._known(message.id, message.apps)
+        key = key_of(known.rule, known.subject)
+        if known.state == "resolved":
+            raise Conflict("This alert is over.")
+        if not self._happened.end(key):
+            raise Conflict("This alert is over when its figures are good again. Acknowledge it, or silence its kind.")
+        alert = self._book.over(Over(key=key, words=f"ended by {short(message.by)}"), self._around.now())
+        assert alert is not None
+        self._event("alert.resolved", alert, by=message.by)
+        self._changed()
         return alert
 
     def _silence(self, message: AddSilence) -> Silence:
@@ -278,6 +329,7 @@ class AlertActor(Actor):
             app=message.app,
             reason=message.reason,
             by=message.by,
+            begun=begins <= now,
         )
         if not self._book.silence(silence, now):
             raise Conflict("There are too many silences already; end some.")
@@ -292,13 +344,13 @@ class AlertActor(Actor):
         return found
 
     def _silences_changed(self, kind: str, silence: Silence) -> None:
-        self._book.mark_silenced(self._around.now())
+        self._book.tick(self._around.now())
         what = " of ".join(
             part for part in (f"alerts ({silence.kind})" if silence.kind else "alerts", silence.app) if part
         )
         words = f"{what}, by {silence.by or 'somebody'}{f': {silence.reason}' if silence.reason else ''}"
         self._around.events.tell(RecordEvent(kind=kind, app=silence.app, reason=words, detail={"silence": silence.id}))
-        self._changed(saved=False)
+        self._changed()
 
     # -- on disk -----------------------------------------------------------------------------------
 
@@ -307,11 +359,20 @@ class AlertActor(Actor):
             self._saving = self.after(SAVE_SECONDS, SaveDue())
 
     def _save(self) -> None:
-        self._keep(RECORD, self._book.saved())
+        book = self._book.saved()
+        written = Written(
+            alerts=book.alerts,
+            heard=book.heard,
+            silences=book.silences,
+            epoch=self._around.epoch,
+            unrenewed=self._happened.unrenewed(),
+            outgoing=self._outgoing,
+        )
+        self._keep(RECORD, written)
 
     def _save_seasons(self) -> None:
         window = self._around.settings().monitoring.anomaly.window
-        self._keep(SEASONS, SavedSeasons(window=window, seasons=self._levels.seasons()))
+        self._keep(SEASONS, SavedSeasons(window=window, seasons=self._levels.seasons(self._around.now())))
 
     def _keep(self, name: str, value: object) -> None:
         try:

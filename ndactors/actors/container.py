@@ -293,6 +293,7 @@ class ContainerActor(Actor):
             self._cancel_timer()
             self._gave_up = None
             self._move(Step.STARTED)
+            self._event("container.started", "by somebody else")
             self._tracker = HealthTracker(self._process.healthcheck, time.monotonic())
             self._served = False
             self._begin_probes()

@@ -134,9 +134,8 @@ class InventoryActor(Actor):
             self._since = message.at
             was_lost, self._error = bool(self._error), ""
             if was_lost:
-                self._events.tell(
-                    RecordEvent(kind="engine.found", reason=f"{message.info.name} {message.info.version}")
-                )
+                found = f"{message.info.name} {message.info.version}"
+                self._events.tell(RecordEvent(kind="engine.found", reason=found, detail={"engine": self._engine.name}))
             for watcher in self._watchers.values():
                 watcher.tell(EngineFound(info=message.info))
         self._tell_of(tuple(message.containers), complete=True)
@@ -174,7 +173,7 @@ class InventoryActor(Actor):
                 task.cancel()
         self._listing = self._watching = None
         if not self._error:
-            self._events.tell(RecordEvent(kind="engine.lost", reason=reason))
+            self._events.tell(RecordEvent(kind="engine.lost", reason=reason, detail={"engine": self._engine.name}))
             for watcher in self._watchers.values():
                 watcher.tell(EngineLost(reason=reason))
         self._error, self._info, self._since = reason, None, time.time()

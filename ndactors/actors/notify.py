@@ -159,7 +159,13 @@ class NotifyActor(Actor):
         oldest = newest[:MAX_DEAD][-1] if newest else 0.0
         if name not in self._busy and not any(letter.at >= oldest for letter in record.dead):
             del self._records[name]
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        try:
             self._state.delete(name)
+        except StateError as error:
+            self._events.tell(RecordEvent(kind="notify.record_failed", reason=str(error)))
 
     # -- messages ----------------------------------------------------------------------------------
 

@@ -63,7 +63,10 @@ class StateFiles:
     def delete(self, name: str) -> None:
         path = self._path(name)
         for file in (path, _last_good(path)):
-            file.unlink(missing_ok=True)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise StateError(f"{file}: cannot be removed: {error.strerror}") from error
 
     def names(self, folder: str) -> list[str]:
         found = set()

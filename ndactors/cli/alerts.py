@@ -10,13 +10,14 @@ from .connection import api, server_from
 from .failures import FAILED, Ended, printable
 from .options import put_json, verb, wants_json
 
-ACTIONS = ("list", "ack", "silence", "silences", "unsilence", "test", "channels", "key")
-OF_ONE = ("ack", "unsilence")
+ACTIONS = ("list", "ack", "resolve", "silence", "silences", "unsilence", "test", "channels", "key")
+OF_ONE = ("ack", "resolve", "unsilence")
 
 
 @verb(
     "alerts",
     "alerts ack 4f2c",
+    "alerts resolve 4f2c",
     "alerts silence --for 2h --kind high_disk --reason cleaning",
     "alerts silences",
     "alerts unsilence 9a1b",
@@ -41,8 +42,8 @@ def command(
     reason: str | None,
     state: str | None,
 ) -> None:
-    """List alerts: what fires, then what is over. `ack` says that you look after one, `silence` tells nobody for a while,
-    `test` sends a message on every channel (it exits with 1 if one fails), `channels` shows what waits and what could not
+    """List alerts: what fires, then what is over. `ack` says that you look after one, `resolve` that it is over, `silence`
+    tells nobody for a while; of an id four characters at its begin or end will do. `test` sends a message on every channel (it exits with 1 if one fails), `channels` shows what waits and what could not
     be delivered, `key` what webhooks are signed with.
     """
     _check(action, id, {"--for": seconds, "--kind": kind, "--app": app, "--reason": reason, "--state": state})
@@ -53,6 +54,9 @@ def command(
     elif action == "ack":
         answer = server.ask("POST", api("alerts", str(id), "ack"), {})
         text = f"{id} is looked after by {answer.get('acknowledged_by') or 'you'}"
+    elif action == "resolve":
+        answer = server.ask("POST", api("alerts", str(id), "resolve"), {})
+        text = f"{id} is over"
     elif action == "silence":
         wanted = {"for": seconds, "kind": kind, "app": app, "reason": reason}
         answer = server.ask("POST", api("silences"), {key: value for key, value in wanted.items() if value is not None})

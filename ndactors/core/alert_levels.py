@@ -16,13 +16,26 @@ State = Literal["calm", "rising", "firing", "falling"]
 
 class Watched(Struct, frozen=True, kw_only=True):
     """One signal under one rule. ``held``: seconds in this state, as far as they were seen; ``began``: when it became bad,
-    in Unix seconds; ``at``: the last look."""
+    in Unix seconds; ``at``: the last look; ``value``: the last one, or while it falls the last before that."""
 
     state: State = "calm"
     held: float = 0.0
     began: float = 0.0
     at: float = 0.0
     value: float = 0.0
+
+
+class Span(Struct):
+    """Seconds that were seen to pass until ``at``."""
+
+    at: float
+    seconds: float = 0.0
+
+    def seen(self, now: float, most: float = MOST_SECONDS) -> float:
+        """How many they are by now; at most ``most`` since the last time."""
+        self.seconds += min(max(now - self.at, 0.0), most)
+        self.at = now
+        return self.seconds
 
 
 class Limit(Struct, frozen=True, kw_only=True):
@@ -62,4 +75,5 @@ def look(before: Watched, limit: Limit, value: float, at: float) -> Watched:
             if not limit.is_good(value):
                 return replace(now, state="firing", held=0.0)
             held = before.held + seen if before.state == "falling" else 0.0
-            return replace(now, state="calm" if held >= limit.over else "falling", held=held)
+            # what is told of it is how bad it was
+            return replace(now, state="calm" if held >= limit.over else "falling", held=held, value=before.value)

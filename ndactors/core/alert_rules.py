@@ -27,6 +27,12 @@ class LevelRule(Struct, frozen=True, kw_only=True):
     below: bool = False
     unit: str = "%"
     words: str
+    past: str = ""
+    """Instead of ``words`` when less than nothing is left."""
+    gone: str = "it is not there any more"
+    """How it ends when nobody tells of it any more."""
+    sums: bool = False
+    """What is told is the sum of all bad values."""
     advice: str
 
 
@@ -143,6 +149,7 @@ LEVELS: tuple[LevelRule, ...] = (
         below=True,
         unit="days",
         words="The certificate of {domain} ends in {value}",
+        past="The certificate of {domain} ended {value} ago",
         advice="It should have been renewed by now. Is the domain's address still this machine's?",
     ),
     LevelRule(
@@ -165,6 +172,7 @@ LEVELS: tuple[LevelRule, ...] = (
         margin=30.0,
         unit="s",
         words="The actor {actor} has done nothing for {value} though messages wait",
+        gone="it works again",
         advice="`nextdeploy actors restart {actor}` begins it anew; its state is on disk. Please report the fault.",
     ),
     LevelRule(
@@ -175,6 +183,7 @@ LEVELS: tuple[LevelRule, ...] = (
         over=10 * MINUTE,
         unit="",
         words="{value} request records were dropped",
+        sums=True,
         advice="The daemon was away for too long, or its disk was too slow. Requests themselves were answered.",
     ),
     LevelRule(
@@ -185,6 +194,7 @@ LEVELS: tuple[LevelRule, ...] = (
         over=10 * MINUTE,
         unit="",
         words="{value} log lines of {app} were dropped",
+        sums=True,
         advice="The log store's disk was full. Make room, or lower `logs.retain`.",
     ),
     LevelRule(
@@ -318,10 +328,11 @@ EVENTS: tuple[EventRule, ...] = (
         kind="self",
         fires=("engine.lost",),
         clears=("engine.found",),
+        by=("engine",),
         critical_at=1,
         renewed=True,
-        words="The container engine does not answer: {reason}",
-        advice="Containers and their traffic go on; nothing can be deployed or healed. `systemctl status docker` tells more.",
+        words="The engine {engine} does not answer: {reason}",
+        advice="What runs goes on, and so does its traffic; nothing can be deployed or healed. `systemctl status` of its service tells more.",
     ),
     EventRule(
         rule="actor",

@@ -9,6 +9,8 @@ from typing import Literal
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from .one_line import line
+
 AlertState = Literal["firing", "acknowledged", "resolved"]
 Severity = Literal["warning", "critical"]
 
@@ -17,10 +19,17 @@ KEPT = 500
 KEPT_SECONDS = 30 * 86_400.0
 MOST_OPEN = 2000
 """At once; a fault that makes more is told by the first of them."""
+FOR_CRITICAL = 200
+"""So many more, if they are critical."""
 REMIND_SECONDS = 86_400.0
 """What nobody has acknowledged is told again."""
 MOST_SILENCES = 200
+MOST_OF_AN_APP = 20
+"""Silences: who may silence one app leaves room for the others."""
 LONGEST_SILENCE = 366 * 86_400.0
+SHORTEST_ID = 4
+MOST_WORDS = 500
+"""Characters of a sentence."""
 
 
 class AlertView(Struct, frozen=True, kw_only=True):
@@ -44,6 +53,8 @@ class AlertView(Struct, frozen=True, kw_only=True):
     resolved_at: float | None = None
     count: int = 1
     """How often it happened, for what happens rather than lasts."""
+    last_at: float = 0.0
+    """When it happened last."""
     value: float | None = None
     threshold: float | None = None
     unit: str = ""
@@ -65,13 +76,14 @@ class Silence(Struct, frozen=True, kw_only=True):
     app: str | None = None
     reason: str = ""
     by: str = ""
+    begun: bool = False
+    """It has begun, and a clock that goes back changes nothing about that."""
 
-    def fits(self, alert: AlertView, now: float) -> bool:
-        return (
-            self.begins <= now < self.ends
-            and (self.kind is None or self.kind == alert.kind)
-            and (self.app is None or self.app == alert.app)
-        )
+    def holds(self, now: float) -> bool:
+        return (self.begun or self.begins <= now) and now < self.ends
+
+    def fits(self, alert: AlertView) -> bool:
+        return (self.kind is None or self.kind == alert.kind) and (self.app is None or self.app == alert.app)
 
 
 class Bad(Struct, frozen=True, kw_only=True):
@@ -101,45 +113,51 @@ class Over(Struct, frozen=True, kw_only=True):
     words: str = ""
 
 
-class Change(Struct, frozen=True, kw_only=True):
-    """What people may want to hear of: an alert ``fired``, became ``worse``, was ``resolved``, or fires on (``reminder``)."""
+class Heard(Struct, frozen=True, kw_only=True):
+    """People know of an alert: since when (they are reminded of it), and how severe it was then. ``told`` False: nobody was
+    told, as somebody had acknowledged it before."""
 
-    what: Literal["fired", "worse", "resolved", "reminder"]
-    id: str
+    at: float
+    severity: Severity
+    told: bool = True
 
 
 class Saved(Struct, frozen=True, kw_only=True):
     """The book on disk."""
 
     alerts: tuple[AlertView, ...] = ()
-    told: dict[str, float] = field(default_factory=dict)
+    heard: dict[str, Heard] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
-    waiting: tuple[Change, ...] = ()
 
 
 def key_of(rule: str, subject: dict[str, str]) -> str:
     return " ".join([rule, *(f"{name}={value}" for name, value in sorted(subject.items()))])
 
 
+def one_of(ids: Iterable[str], wanted: str) -> str | None:
+    """The id that is meant: all of it, or at least four characters that only one begins or ends with."""
+    found = set()
+    for id in ids:
+        if id == wanted:
+            return id
+        if len(wanted) >= SHORTEST_ID and (id.startswith(wanted) or id.endswith(wanted)):
+            found.add(id)
+    return found.pop() if len(found) == 1 else None
+
+
 class AlertBook:
-    """``told``: alerts that people were told of, and when last. ``waiting``: changes that nobody was told of yet."""
+    """``heard``: alerts that people know of. What they are to be told follows from it."""
 
     def __init__(self, new_id: Callable[[], str], saved: Saved | None = None) -> None:
         saved = saved or Saved()
         self._new_id = new_id
         self.alerts = {alert.id: alert for alert in saved.alerts}
         self.open = {key_of(a.rule, a.subject): a.id for a in saved.alerts if a.state != "resolved"}
-        self.told = dict(saved.told)
+        self.heard = {id: heard for id, heard in saved.heard.items() if id in self.alerts}
         self.silences = list(saved.silences)
-        self.waiting: list[Change] = list(saved.waiting)
 
     def saved(self) -> Saved:
-        return Saved(
-            alerts=tuple(self.alerts.values()),
-            told=self.told,
-            silences=tuple(self.silences),
-            waiting=tuple(self.waiting),
-        )
+        return Saved(alerts=tuple(self.alerts.values()), heard=self.heard, silences=tuple(self.silences))
 
     # -- what rules say ----------------------------------------------------------------------------
 
@@ -155,15 +173,14 @@ class AlertBook:
             severity="critical" if worse else alert.severity,
             value=bad.value,
             threshold=bad.threshold,
-            summary=bad.summary,
+            summary=line(bad.summary, MOST_WORDS),
             count=alert.count + bad.again,
+            last_at=now if bad.again else alert.last_at,
         )
-        if worse:
-            self.waiting.append(Change(what="worse", id=known))
         return alert if worse else None
 
     def _fire(self, bad: Bad, now: float) -> AlertView | None:
-        if len(self.open) >= MOST_OPEN:
+        if len(self.open) >= MOST_OPEN + (FOR_CRITICAL if bad.severity == "critical" else 0):
             return None
         alert = AlertView(
             id=self._new_id(),
@@ -176,15 +193,15 @@ class AlertBook:
             subject=bad.subject,
             since=min(bad.since, now),
             fired_at=now,
+            last_at=now,
             value=bad.value,
             threshold=bad.threshold,
             unit=bad.unit,
-            summary=bad.summary,
-            advice=bad.advice,
+            summary=line(bad.summary, MOST_WORDS),
+            advice=line(bad.advice, MOST_WORDS),
         )
-        self.alerts[alert.id] = alert
+        self.alerts[alert.id] = alert = replace(alert, silenced=self.is_silenced(alert, now))
         self.open[bad.key] = alert.id
-        self.waiting.append(Change(what="fired", id=alert.id))
         return alert
 
     def over(self, over: Over, now: float) -> AlertView | None:
@@ -197,17 +214,13 @@ class AlertBook:
         self.alerts[id] = alert = replace(
             alert, state="resolved", resolved_at=max(now, alert.fired_at), summary=summary, silenced=False
         )
-        self.waiting.append(Change(what="resolved", id=id))
-        self._forget(now)
         return alert
 
     def _forget(self, now: float) -> None:
         ended = sorted((a.resolved_at or 0.0, a.id) for a in self.alerts.values() if a.state == "resolved")
-        waited_for = {change.id for change in self.waiting}
         for place, (at, id) in enumerate(ended):
-            if (place < len(ended) - KEPT or at < now - KEPT_SECONDS) and id not in waited_for:
+            if place < len(ended) - KEPT or at < now - KEPT_SECONDS:
                 del self.alerts[id]
-                self.told.pop(id, None)
 
     # -- what people say ---------------------------------------------------------------------------
 
@@ -219,14 +232,16 @@ class AlertBook:
         if alert.state == "firing":
             alert = replace(alert, state="acknowledged", acknowledged_at=now, acknowledged_by=by)
             self.alerts[id] = alert
+            self.heard.setdefault(id, Heard(at=now, severity=alert.severity, told=False))
         return alert
 
     def silence(self, silence: Silence, now: float) -> bool:
         """False if there are too many."""
         self.silences = [each for each in self.silences if each.ends > now]
-        if len(self.silences) >= MOST_SILENCES:
+        of_app = sum(each.app == silence.app for each in self.silences) if silence.app is not None else 0
+        if len(self.silences) >= MOST_SILENCES or of_app >= MOST_OF_AN_APP:
             return False
-        self.silences.append(silence)
+        self.silences.append(replace(silence, begun=True) if silence.begins <= now else silence)
         return True
 
     def end_silence(self, id: str, now: float) -> Silence | None:
@@ -237,42 +252,49 @@ class AlertBook:
 
     # -- what people are told ----------------------------------------------------------------------
 
-    def mark_silenced(self, now: float) -> None:
-        """Alerts know whether they are silenced; one whose silence ended and that nobody was told of is told now."""
-        for key, id in self.open.items():
+    def tick(self, now: float) -> None:
+        """Alerts know whether they are silenced; times to come, of a clock that went back, are now."""
+        self.silences = [replace(each, begun=True) if each.begins <= now else each for each in self.silences]
+        holding = self._holding(now)
+        for id in self.open.values():
             alert = self.alerts[id]
-            silenced = self.is_silenced(alert, now)
+            silenced = any(silence.fits(alert) for silence in holding)
             if silenced != alert.silenced:
                 self.alerts[id] = replace(alert, silenced=silenced)
-                if not silenced and id not in self.told and alert.state == "firing":
-                    self.waiting.append(Change(what="fired", id=self.open[key]))
+        self.heard = {id: replace(each, at=now) if each.at > now else each for id, each in self.heard.items()}
+
+    def _holding(self, now: float) -> list[Silence]:
+        return [silence for silence in self.silences if silence.holds(now)]
 
     def is_silenced(self, alert: AlertView, now: float) -> bool:
-        return any(silence.fits(alert, now) for silence in self.silences)
+        return any(silence.fits(alert) for silence in self._holding(now))
 
-    def remind(self, now: float) -> None:
-        """What fires on unacknowledged is told again after a day."""
-        for id in self.open.values():
-            if self.alerts[id].state == "firing" and now - self.told.get(id, now) >= REMIND_SECONDS:
-                self.waiting.append(Change(what="reminder", id=id))
-                self.told[id] = now
+    def news(self, kinds: Iterable[str], now: float) -> list[AlertView]:
+        """What fires and is to be told: what nobody heard of, what became critical since, what nobody acknowledged for a day.
+        Nothing of kinds that nobody wants to hear of, nor, for now, of what is silenced."""
+        wanted, holding = set(kinds), self._holding(now)
+        return [
+            alert
+            for alert in map(self.alerts.__getitem__, self.open.values())
+            if alert.kind in wanted and self._is_news(alert, now) and not any(each.fits(alert) for each in holding)
+        ]
+
+    def _is_news(self, alert: AlertView, now: float) -> bool:
+        heard = self.heard.get(alert.id)
+        if heard is None:
+            return alert.state == "firing"
+        # somebody who looks after it wants to know that it became worse, not that it fires on
+        worse = alert.severity == "critical" and heard.severity != "critical"
+        return worse or (alert.state == "firing" and now - heard.at >= REMIND_SECONDS)
 
     def take(self, kinds: Iterable[str], now: float) -> tuple[list[AlertView], list[AlertView]]:
-        """What people are to be told now: alerts that fire, and alerts that are over. Nothing of kinds that nobody wants to
-        hear of, nor of what is silenced; an end only where they heard of the begin."""
-        wanted, firing, over = set(kinds), dict[str, AlertView](), dict[str, AlertView]()
-        changes, self.waiting = self.waiting, []
-        # somebody who looks after it wants to know that it became worse, not that it fires on
-        for change in changes:
-            alert = self.alerts.get(change.id)
-            if alert is None or alert.kind not in wanted:
-                continue
-            if change.what == "resolved":
-                firing.pop(alert.id, None)
-                if self.told.pop(alert.id, None) is not None:
-                    over[alert.id] = alert
-            elif (alert.state == "firing" or change.what == "worse") and not self.is_silenced(alert, now):
-                firing[alert.id] = alert
-        for id in firing:
-            self.told[id] = now
-        return list(firing.values()), list(over.values())
+        """What people are told now: alerts that fire (``news``), and alerts that are over, if they were told of the begin."""
+        firing = self.news(kinds, now)
+        for alert in firing:
+            self.heard[alert.id] = Heard(at=now, severity=alert.severity)
+        ended = {id: heard for id, heard in self.heard.items() if self.alerts[id].state == "resolved"}
+        over = [self.alerts[id] for id, heard in ended.items() if heard.told]
+        for id in ended:
+            del self.heard[id]
+        self._forget(now)
+        return firing, over

@@ -15,6 +15,8 @@ MEAN_SECONDS = 300.0
 BIN_SECONDS = 3600.0
 KEPT = 14
 """Earlier windows that count."""
+ROWS = KEPT + 1
+"""The window that goes on has a row of its own."""
 ENOUGH = 4
 """With fewer of them nothing is said."""
 LEAST_CHANGE = 0.2
@@ -22,10 +24,17 @@ LEAST_CHANGE = 0.2
 LEAST_SPREAD = 0.05
 """Of the usual value: nothing is steadier than that."""
 OUTLIER = 6.0
+RARE = 7
+"""Fewer than one in so many are incidents: what comes once a week is none."""
 NORMAL = 1.4826
 """A median of absolute deviations times this is the standard deviation, if they are normal."""
 MOST_BINS = 24 * 28
 _NONE = float("nan")
+MOST_KEPT_BYTES = 12 * 1024 * 1024
+"""Of all that is usual, as it is written down."""
+
+SeasonState = tuple[int, bytes, bytes, bytes]
+"""Bins of a window; the numbers of the windows, means, spreads."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -41,8 +50,9 @@ def judge(
     value: float, means: Sequence[float], spreads: Sequence[float], sigma: float, *, floor: float, up: bool, down: bool
 ) -> Verdict | None:
     """``means`` and ``spreads`` are of the same hour of earlier windows; ``floor``: the least spread, in the value's unit.
-    None: too few. Where one of them is far from all others (a day with an incident), the median is asked instead of the mean,
-    and the spread of the others: the mean and σ would take that day for usual."""
+    None: too few. Where a few of them are far from all others (a day with an incident), the median is asked instead of the
+    mean, and the spread of the others: the mean and σ would take that day for usual. What is more frequent than that (days
+    at the weekend) is usual, however far it is."""
     count = len(means)
     if count < ENOUGH:
         return None
@@ -51,6 +61,8 @@ def judge(
     within = median(spreads)
     least = max(floor, LEAST_SPREAD * abs(middle))
     near = [mean for mean in means if abs(mean - middle) <= OUTLIER * max(robust, within, least)]
+    if RARE * (count - len(near)) >= count:
+        near = list(means)
     usual = fmean(means) if len(near) == count else middle
     between = max(robust, pstdev(near))
     spread = max(math.hypot(within, between), least)
@@ -66,12 +78,12 @@ class Seasons:
     """What one signal was like, in bins of an hour of each window (``window`` seconds)."""
 
     def __init__(self, window: float) -> None:
-        self._bins = max(1, min(MOST_BINS, round(window / BIN_SECONDS)))
+        self._bins = bins_of(window)
         self._window = self._bins * BIN_SECONDS
-        self._numbers = array("q", [-1] * KEPT)
+        self._numbers = array("q", [-1] * ROWS)
         """Which window each row is of."""
-        self._means = array("f", [_NONE] * (KEPT * self._bins))
-        self._spreads = array("f", [_NONE] * (KEPT * self._bins))
+        self._means = array("f", [_NONE] * (ROWS * self._bins))
+        self._spreads = array("f", [_NONE] * (ROWS * self._bins))
         self._bin = -1
         """The bin that is open, counted from 1970."""
         self._own: list[float] = []
@@ -98,7 +110,7 @@ class Seasons:
             self._bin = number
         self._own.append(mean)
         window, place = divmod(number, self._bins)
-        rows = [row for row in range(KEPT) if 0 < window - self._numbers[row] <= KEPT and self._numbers[row] >= 0]
+        rows = [row for row in range(ROWS) if 0 < window - self._numbers[row] <= KEPT and self._numbers[row] >= 0]
         cells = [row * self._bins + place for row in rows]
         cells = [cell for cell in cells if not math.isnan(self._means[cell])]
         means, spreads = [self._means[cell] for cell in cells], [self._spreads[cell] for cell in cells]
@@ -109,7 +121,7 @@ class Seasons:
         if self._bin < 0 or not self._own:
             return
         window, place = divmod(self._bin, self._bins)
-        row = window % KEPT
+        row = window % ROWS
         if self._numbers[row] != window:
             self._numbers[row] = window
             for cell in range(row * self._bins, (row + 1) * self._bins):
@@ -120,17 +132,43 @@ class Seasons:
 
     # -- to keep -----------------------------------------------------------------------------------
 
-    def state(self) -> tuple[int, bytes, bytes, bytes]:
+    def state(self) -> SeasonState:
         """All but the open bin."""
         return self._bins, self._numbers.tobytes(), self._means.tobytes(), self._spreads.tobytes()
 
-    def restore(self, state: tuple[int, bytes, bytes, bytes]) -> None:
+    def restore(self, state: SeasonState) -> None:
         """What ``state`` told. What does not fit, as the window is another one, is left out."""
         bins, numbers, means, spreads = state
-        size = KEPT * self._bins * self._means.itemsize
-        if bins != self._bins or len(numbers) != KEPT * 8 or len(means) != size or len(spreads) != size:
+        size = ROWS * self._bins * self._means.itemsize
+        if bins != self._bins or len(numbers) != ROWS * 8 or len(means) != size or len(spreads) != size:
             return
         self._numbers, self._means, self._spreads = array("q", numbers), array("f", means), array("f", spreads)
+
+
+def bins_of(window: float) -> int:
+    return max(1, min(MOST_BINS, round(window / BIN_SECONDS)))
+
+
+def most_seasons(window: float) -> int:
+    """So many signals' are kept."""
+    cells = ROWS * bins_of(window)
+    return MOST_KEPT_BYTES // (2 * 4 * cells * 4 // 3 + 400)  # two floats in base64, numbers and a name
+
+
+def is_known(state: SeasonState, window: float, now: float) -> bool:
+    """Something in it still counts."""
+    numbers = array("q")
+    try:
+        numbers.frombytes(state[1])
+    except ValueError:
+        return False
+    newest = max(numbers, default=-1)
+    return newest >= 0 and newest >= now // (bins_of(window) * BIN_SECONDS) - KEPT
+
+
+def amount(state: SeasonState) -> int:
+    """How many bins are known, about."""
+    return len(state[2]) // 4 - state[2].count(array("f", [_NONE]).tobytes())
 
 
 class Usual(Struct, frozen=True, kw_only=True):

@@ -173,15 +173,21 @@ class Word(Field):
 class Duration(Field):
     schema = {"type": ["string", "number"], "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$", "minimum": 0}
 
-    def __init__(self, *, above_zero: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, above_zero: bool = False, most: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.above_zero = above_zero
+        self.most = most
 
     def convert(self, value: Any) -> Any:
         seconds = units.duration(plain(value))
         if self.above_zero and not seconds:
             raise ValueError("Must be longer than 0.")
+        if self.most is not None and seconds > units.duration(self.most):
+            raise ValueError(f"Must be at most {self.most}.")
         return seconds
+
+    def json_schema(self) -> dict[str, Any]:
+        return {**self.schema, **({} if self.most is None else {"maximum": units.duration(self.most)})}
 
 
 class Size(Field):

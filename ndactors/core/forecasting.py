@@ -28,8 +28,9 @@ class Filling:
         self._at = 0.0
         self._size = 0.0
 
-    def look(self, used: float, size: float, at: float) -> float:
-        """Bytes in use of so many, at ``at`` (Unix seconds). Hours until it is full; ``NEVER`` if that is far or unknown."""
+    def look(self, used: float, size: float, at: float) -> float | None:
+        """Bytes in use of so many, at ``at`` (Unix seconds). Hours until it is full, ``NEVER`` if that is far; None: it was
+        not seen for long enough."""
         if size != self._size:  # it was enlarged, or is another one
             self._points.clear()
         if self._at and at - self._at > 3 * MOST_SECONDS:
@@ -40,10 +41,12 @@ class Filling:
             self._points.append((self._seen, used))
         return self._hours(used)
 
-    def _hours(self, used: float) -> float:
+    def _hours(self, used: float) -> float | None:
         points = self._points
         count = len(points)
-        if count < ENOUGH or used >= self._size:
+        if count < ENOUGH:
+            return None
+        if used >= self._size:
             return NEVER
         mean_t, mean_u = sum(t for t, _ in points) / count, sum(u for _, u in points) / count
         spread_t = sum((t - mean_t) ** 2 for t, _ in points)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from .alerts import AlertView
 from .model import Value
-from .notices import MAX_ALERTS, line
+from .notices import MAX_ALERTS, MAX_UNLISTED
 from .notifications import DeadLetter, Notification
+from .one_line import line
 from .webhooks import LONGEST_WAIT, HookAnswer, wait_before
 
 DELAYS = (5.0, 20.0, 60.0, 180.0, 600.0)
@@ -26,6 +26,7 @@ FOLDER = "notify"
 MAX_WAITING = 100
 MAX_DEAD = 100
 MAX_SEEN = 50
+MAX_TOLD = 2000
 
 
 class Queued(Value, frozen=True, kw_only=True):
@@ -50,7 +51,8 @@ class Queued(Value, frozen=True, kw_only=True):
 
 class ChannelRecord(Value, frozen=True, kw_only=True):
     """``name`` is what is shown of the channel. ``waiting`` is oldest first; ``sent`` are the times of
-    messages that counted, within the last hour; ``seen`` are the newest messages by id, state and time."""
+    messages that counted, within the last hour; ``seen`` are the newest messages by id, state and time; ``told`` the ids of
+    alerts whose begin was delivered and whose end was not."""
 
     name: str
     waiting: tuple[Queued, ...] = ()
@@ -60,6 +62,7 @@ class ChannelRecord(Value, frozen=True, kw_only=True):
     last_words: str = ""
     dead: tuple[DeadLetter, ...] = ()
     seen: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 def record_name(key: str) -> str:
@@ -91,7 +94,12 @@ def added(
         return record, ()
     record = replace(record, seen=(*record.seen, mark)[-MAX_SEEN:])
     if notification.state == "resolved":
-        record = replace(record, waiting=_without(record.waiting, {alert.id for alert in notification.alerts}))
+        over = ids_of(notification)
+        unheard = {id for each in record.waiting if each.open for id in ids_of(each.notification)} - set(record.told)
+        record = replace(record, waiting=_without(record.waiting, over))
+        notification = _less_of(notification, over & unheard)
+        if not notification.alerts and not notification.more:
+            return record, ()
     if not urgent(notification) and not _room_for_another(record, now):
         return replace(record, waiting=_merged(record.waiting, notification)), ()
     record = replace(record, waiting=(*record.waiting, Queued(notification=notification, due=now)))
@@ -109,41 +117,56 @@ def _room_for_another(record: ChannelRecord, now: float) -> bool:
     return len(_recent(record.sent, now)) + sum(not each.urgent for each in record.waiting) < HOURLY
 
 
+def ids_of(notification: Notification) -> set[str]:
+    return {*(alert.id for alert in notification.alerts), *notification.unlisted}
+
+
+def _less_of(notification: Notification, ids: set[str]) -> Notification:
+    """Without these alerts."""
+    alerts = tuple(alert for alert in notification.alerts if alert.id not in ids)
+    unlisted = tuple(id for id in notification.unlisted if id not in ids)
+    more = notification.more - (len(notification.unlisted) - len(unlisted))
+    if len(alerts) == len(notification.alerts) and more == notification.more:
+        return notification
+    number = len(alerts) + more - 1
+    title = (alerts[0].summary or alerts[0].kind) if alerts else f"{more} alerts"
+    if alerts and number:
+        title = f"{title}, and {number} more"
+    return replace(notification, title=line(title, 200), alerts=alerts, unlisted=unlisted, more=more)
+
+
 def _merged(waiting: tuple[Queued, ...], notification: Notification) -> tuple[Queued, ...]:
     """Into the digest. What is told once more replaces what was told before."""
     last = next((each for each in waiting if each.open), None)
     if last is None:
-        return (
-            *waiting,
-            Queued(notification=_digest(notification, notification.alerts, notification.more), digest=True),
-        )
-    told = last.notification
-    newer = {alert.id for alert in notification.alerts}
-    alerts = (*(alert for alert in told.alerts if alert.id not in newer), *notification.alerts)
-    merged = _digest(notification, alerts, told.more + notification.more)
-    merged = replace(merged, id=told.id)
+        return (*waiting, Queued(notification=_digest(notification, notification), digest=True))
+    newer = ids_of(notification)
+    told = _less_of(last.notification, newer)
+    merged = replace(_digest(notification, told, notification), id=told.id)
     return tuple(replace(each, notification=merged) if each is last else each for each in waiting)
 
 
 def _without(waiting: tuple[Queued, ...], over: set[str]) -> tuple[Queued, ...]:
-    """Nobody was told yet of what a digest holds: what is over goes from it, for its end is told by itself."""
+    """What is over goes from the digest."""
     kept: list[Queued] = []
     for each in waiting:
         if each.open:
-            alerts = tuple(alert for alert in each.notification.alerts if alert.id not in over)
-            if not alerts and not each.notification.more:
+            left = _less_of(each.notification, over)
+            if not left.alerts and not left.more:
                 continue
-            each = replace(each, notification=_digest(each.notification, alerts, each.notification.more))
+            each = replace(each, notification=_digest(left, left))
         kept.append(each)
     return tuple(kept)
 
 
-def _digest(like: Notification, alerts: Sequence[AlertView], more: int) -> Notification:
+def _digest(like: Notification, *parts: Notification) -> Notification:
     """One message for many: the newest are listed."""
-    listed, number = tuple(alerts[-MAX_ALERTS:]), len(alerts) + more
+    alerts = [alert for part in parts for alert in part.alerts]
+    listed, number = tuple(alerts[-MAX_ALERTS:]), len(alerts) + sum(part.more for part in parts)
+    further = (*(alert.id for alert in alerts[:-MAX_ALERTS]), *(id for part in parts for id in part.unlisted))
     what = "; ".join(alert.summary or alert.kind for alert in listed)
     title = line(f"{number} more alert{'' if number == 1 else 's'}: {what}", 200)
-    return replace(like, title=title, alerts=listed, more=number - len(listed))
+    return replace(like, title=title, alerts=listed, more=number - len(listed), unlisted=further[-MAX_UNLISTED:])
 
 
 # -- what goes -------------------------------------------------------------------------------------
@@ -182,7 +205,11 @@ def answered(
     if answer.good:
         sent = (*_recent(record.sent, now), *(() if message.urgent else (now,)))
         waiting = _less(record.waiting, message)
-        return replace(record, waiting=waiting, sent=sent, delivered=record.delivered + 1), None
+        ids = ids_of(message.notification)
+        told = tuple(id for id in record.told if id not in ids)
+        if message.notification.state == "firing":
+            told = (*told, *sorted(ids))[-MAX_TOLD:]
+        return replace(record, waiting=waiting, sent=sent, delivered=record.delivered + 1, told=told), None
     wait = wait_before(message.tries, answer, DELAYS)
     if wait is None:
         return buried(record, message, answer.words, now, tried=True)

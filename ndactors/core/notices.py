@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import re
 from typing import Any
 
 import msgspec
@@ -13,10 +12,13 @@ from msgspec.structs import replace
 
 from .alerts import AlertView
 from .notifications import Notification
+from .one_line import line as line
 from .webhooks import MAX_BODY
 
 MAX_ALERTS = 20
 """So many are listed in one message; the others are counted."""
+MAX_UNLISTED = 2000
+"""Of so many others the ids are known."""
 MAX_SENTENCE = 500
 MAX_NAME = 200
 MAX_SUBJECT = 150
@@ -26,7 +28,6 @@ SLACK_ALERT = 1500
 """Of each alert in Slack: all of them together have to fit as well."""
 SLACK_HEADER = 150
 
-_SPACES = re.compile(r"\s+")
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -37,12 +38,15 @@ def fitted(notification: Notification) -> Notification:
     """The same, bounded: at most ``MAX_ALERTS`` alerts, short texts of one line without what would steer a terminal or
     begin a new header. What it gives can be written as UTF-8 and as JSON."""
     alerts = tuple(_fitted(alert) for alert in notification.alerts[:MAX_ALERTS])
+    further = (*(alert.id for alert in notification.alerts[MAX_ALERTS:]), *notification.unlisted)
+    unlisted = tuple(line(id, MAX_NAME) for id in further)
     return replace(
         notification,
         id=line(notification.id, MAX_NAME),
         title=line(notification.title, MAX_NAME),
         alerts=alerts,
         more=notification.more + len(notification.alerts) - len(alerts),
+        unlisted=unlisted[:MAX_UNLISTED],
         server=line(notification.server, MAX_NAME),
         project=line(notification.project, MAX_NAME),
         environment=line(notification.environment, MAX_NAME),
@@ -67,13 +71,6 @@ def _fitted(alert: AlertView) -> AlertView:
 
 def _named(text: str | None) -> str | None:
     return line(text, MAX_NAME) if text is not None else None
-
-
-def line(text: str, most: int) -> str:
-    """One printable line of at most ``most`` characters."""
-    short = text[: most * 4]  # what comes after is not looked at: a text may be a whole log
-    flat = _SPACES.sub(" ", "".join(c if c.isprintable() else " " if c.isspace() else "" for c in short)).strip()
-    return flat if len(flat) <= most and len(short) == len(text) else flat[: most - 1] + "…"
 
 
 # -- words -----------------------------------------------------------------------------------------
@@ -280,7 +277,7 @@ def webhook_body(notification: Notification) -> bytes:
 
 def _row(alert: AlertView) -> dict[str, Any]:
     row: dict[str, Any] = msgspec.to_builtins(alert)
-    for name in ("since", "fired_at", "acknowledged_at", "resolved_at"):
+    for name in ("since", "fired_at", "last_at", "acknowledged_at", "resolved_at"):
         row[name] = _rfc3339(row[name]) if row[name] else None
     return row
 

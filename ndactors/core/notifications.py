@@ -18,6 +18,8 @@ class Notification(Value, frozen=True, kw_only=True):
     alerts: tuple[AlertView, ...] = ()
     more: int = 0
     """So many alerts besides, which are not listed."""
+    unlisted: tuple[str, ...] = ()
+    """Their ids, as far as they are known."""
     server: str = ""
     """The host's name, as people know it."""
     project: str = ""

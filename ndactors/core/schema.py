@@ -471,7 +471,7 @@ class Monitoring(Block):
 
     class Anomaly(Block):
         sigma = Num(0, above=True)
-        window = Duration(above_zero=True)
+        window = Duration(above_zero=True, most="28d")
 
     class Alert(Block):
         class Email(Block):
@@ -489,7 +489,7 @@ class Monitoring(Block):
         apprise = ListOf(Str(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", "Not a valid Apprise URL."), alone=True)
         notify_on = ListOf(Word(*KINDS))
 
-    interval = Duration(above_zero=True)
+    interval = Duration(above_zero=True, most="30s")
     thresholds = Of(Thresholds)
     anomaly = Of(Anomaly)
     alert = Of(Alert)

@@ -21,11 +21,11 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Signal(Struct, frozen=True, kw_only=True):
-    """``subject``: the labels that tell one from another, sorted."""
+    """``subject``: the labels that tell one from another, sorted. ``value`` None: it is there, but how much is unknown."""
 
     name: str
     subject: Labels
-    value: float
+    value: float | None
 
 
 class Figure(Protocol):
@@ -143,9 +143,12 @@ class SignalMaker:
                 yield Signal(name="app.requests", subject=subject, value=requests / seconds)
         if totals:
             self._errors = {app: window for app, window in self._errors.items() if app in totals}
-        yield from self._latency(by_name)
+        p95 = self._latency(by_name)
+        for app in totals.keys() | p95.keys():  # without requests there is none, but that is no reason to forget
+            yield Signal(name="app.p95", subject=(("app", app),), value=p95.get(app))
 
-    def _latency(self, by_name: dict[str, list[Figure]]) -> Iterator[Signal]:
+    def _latency(self, by_name: dict[str, list[Figure]]) -> dict[str, float | None]:
+        """By app."""
         merged: dict[str, list[float]] = {}
         for figure in by_name.get("nextdeploy_request_duration_seconds", ()):
             grown = self._increases.of(figure, new=self._new)
@@ -153,10 +156,11 @@ class SignalMaker:
                 own = merged.setdefault(figure.labels.get("app", ""), [0.0] * len(figure.counts))
                 for place, count in enumerate(grown[1][: len(own)]):
                     own[place] += count
-        for app, counts in merged.items():
-            p95 = quantile(0.95, counts, self._bounds) if len(counts) == len(self._bounds) + 1 else None
-            if p95 is not None:
-                yield Signal(name="app.p95", subject=(("app", app),), value=p95)
+        buckets = len(self._bounds) + 1
+        return {
+            app: quantile(0.95, counts, self._bounds) if len(counts) == buckets else None
+            for app, counts in merged.items()
+        }
 
     def _uses(self, by_name: dict[str, list[Figure]], seconds: float) -> Iterator[Signal]:
         cpu: dict[Labels, float] = {}

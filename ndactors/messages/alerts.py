@@ -20,7 +20,16 @@ class GetAlerts(Message, frozen=True, kw_only=True):
 
 class AcknowledgeAlert(Message, frozen=True, kw_only=True):
     """Somebody looks after it: no more messages until it is over. Answers ``AlertView``; ``NotFound``; ``Conflict`` if it
-    is over."""
+    is over. ``id`` may be a part (``core.alerts.one_of``)."""
+
+    id: str
+    by: str
+    apps: tuple[str, ...] | None = None
+
+
+class ResolveAlert(Message, frozen=True, kw_only=True):
+    """Somebody says that it is over. Answers ``AlertView``; ``NotFound``; ``Conflict`` if it is over already, or if its
+    figures tell whether it is."""
 
     id: str
     by: str

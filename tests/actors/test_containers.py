@@ -165,3 +165,4 @@ def test_somebody_starts_a_stopped_one_by_hand(daemon, engine, make_app, until):
     engine.exits_at_once.clear()
     engine.start(engine.named("nd-shop-web-1-1").id)
     until(lambda: d.app().state == "healthy")
+    assert "by somebody else" in [event.reason for event in d.events if event.kind == "container.started"]

@@ -99,6 +99,8 @@ class World:
         self.records[name] = msgspec.json.encode(value)
 
     def delete(self, name):
+        if self.disk_full:
+            raise StateError("it cannot be written")
         self.records.pop(name, None)
 
     def names(self, folder):
@@ -455,6 +457,18 @@ def test_the_key_is_told_unless_the_configuration_has_it(world):
         notify.ask(GetSigningKey())
 
 
+def test_a_state_folder_that_cannot_be_written_stops_nothing(world, until):
+    notify = world.start()
+    notify.tell(Notify(notification=note(1)))
+    until(lambda: len(world.saved()) == 2 and world.waiting() == 0)
+    world.kill()
+    world.channels, world.disk_full = [world.a], True
+    notify = world.start()
+    assert [view.channel for view in notify.ask(GetChannels()).channels] == ["a"]
+    assert notify.restarts == 0
+    assert "it cannot be written" in world.told("notify.record_failed")
+
+
 # -- with the actor that knows what is wrong -------------------------------------------------------
 
 
@@ -470,6 +484,7 @@ def test_what_is_wrong_is_told_in_words(world, until, monkeypatch):
         now=lambda: world.clock,
         new_id=lambda: f"w{next(world.ids)}",
         server="web1",
+        epoch=1,
     )
     world.roots.append(Root(Child(supervisor_ref("more"), Supervisor, [Child(alerts, AlertActor, around)])))
     alerts.tell(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -158,3 +159,14 @@ def test_replace_file_keeps_what_was_there(tmp_path):
     assert not keep.exists()
     replace_file(path, b"2", keep)
     assert (path.read_bytes(), keep.read_bytes()) == (b"2", b"1")
+
+
+def test_what_cannot_be_removed_is_told_as_everything_else(files, monkeypatch):
+    files.save("a/b", 1)
+
+    def refuse(self, missing_ok=False):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(StateError, match="cannot be removed: Read-only"):
+        files.delete("a/b")

@@ -55,6 +55,12 @@ def test_acknowledging(run, local, double: Double):
     assert (done.code, done.err) == (3, "nextdeploy: It is over.\n")
 
 
+def test_ending(run, local, double: Double):
+    double.on("POST /api/v1/alerts/*/resolve", {**ALERT, "state": "resolved"})
+    assert run("alerts", "resolve", "a1").out == "a1 is over\n"
+    assert run("alerts", "resolve").code == 2
+
+
 def test_silences(run, local, double: Double):
     double.on("POST /api/v1/silences", SILENCE, 201)
     done = run("alerts", "silence", "--for", "2h", "--kind", "oom", "--app", "shop", "--reason", "a b")

@@ -13,6 +13,7 @@ import yaml
 
 from ndactors.adapters.yaml_file import load, read_env_file, render
 from ndactors.core.jsonschema import json_schema, text
+from ndactors.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = Path(__file__).parent / "everything.yml"
@@ -274,7 +275,6 @@ def test_check_prints_and_exits(tmp_path):
 
 
 def test_a_project_file_holds_less(tmp_path):
-    from ndactors.errors import ConfigurationError
 
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, "edge: {http: ':80'}\nadmim: 1\nadmin: {domain: x}\n", role="project")
@@ -346,3 +346,20 @@ def test_every_example_in_the_document_loads(tmp_path):
     (tmp_path / ".env").write_text("A=1\n")
     for example in examples:
         read(tmp_path, example, variables={"SHOP_PORT": "80"})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("monitoring: {interval: 2m}", "Must be at most 30s."),
+        ("monitoring: {anomaly: {window: 29d}}", "Must be at most 28d."),
+    ],
+)
+def test_what_alerts_would_not_understand_is_refused(tmp_path, content, words):
+    with pytest.raises(ConfigurationError, match=words):
+        read(tmp_path, content)
+
+
+def test_the_longest_that_alerts_understand_is_taken(tmp_path):
+    monitoring = read(tmp_path, "monitoring: {interval: 30s, anomaly: {window: 28d}}").settings.monitoring
+    assert (monitoring.interval, monitoring.anomaly.window) == (30.0, 28 * 86_400.0)

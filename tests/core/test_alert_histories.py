@@ -104,7 +104,9 @@ class Server:
 class Daemon:
     """The rules and their book, as the actor has them."""
 
-    def __init__(self, monitoring: Monitoring | None = None, before: Daemon | None = None, now: float = START) -> None:
+    def __init__(
+        self, monitoring: Monitoring | None = None, before: Daemon | None = None, now: float = START, renew: bool = True
+    ) -> None:
         self.monitoring = monitoring or Monitoring()
         self.maker, self.levels, self.events = SignalMaker(BOUNDS), LevelWatch(), EventWatch()
         ids = itertools.count(1 if before is None else 1000)
@@ -112,8 +114,9 @@ class Daemon:
         self.log: list[tuple[float, str, str]] = before.log if before is not None else []
         """When, what became of it, which rule."""
         if before is not None:
-            self.levels.resume(self.book.open, now)
-            self.levels.restore_seasons(before.levels.seasons(), self.monitoring.anomaly.window)
+            alerts = [self.book.alerts[id] for id in self.book.open.values()]
+            self.levels.resume((a for a in alerts if not self.events.resume(a, now, renew=renew)), now)
+            self.levels.restore_seasons(before.levels.seasons(now), self.monitoring.anomaly.window)
 
     def see(self, server: Server, t: float, seconds: float) -> None:
         for source, figures in server.figures(t, seconds):
@@ -121,6 +124,13 @@ class Daemon:
             self._write(self.levels.look(source, signals, self.monitoring, t), t)
         self._write(self.levels.tick(self.monitoring, t), t)
         self._write(self.events.tick(t), t)
+
+    def tick(self, begin: float, end: float, step: float = 5.0) -> None:
+        """Time passes, and nothing comes."""
+        while begin < end:
+            begin = min(end, begin + step)
+            self._write(self.levels.tick(self.monitoring, begin), begin)
+            self._write(self.events.tick(begin), begin)
 
     def hear(self, kind: str, t: float, **more) -> None:
         self._write(self.events.hear(Happened(kind=kind, **more), t), t)
@@ -393,9 +403,9 @@ def test_a_crash_fires_at_once_and_a_loop_is_critical():
     (alert,) = daemon.book.alerts.values()
     assert daemon.fired("crash") == [START, START + 60]
     assert (alert.severity, alert.count, alert.summary) == ("critical", 4, "shop/web crashed: exited 1")
-    daemon._write(daemon.events.tick(START + 90 + 599), START + 90 + 599)
+    daemon.tick(START + 90, START + 90 + 599)
     assert daemon.ended("crash") == []
-    daemon._write(daemon.events.tick(START + 90 + 600), START + 90 + 600)
+    daemon.tick(START + 90 + 599, START + 90 + 600)
     assert daemon.ended("crash") == [START + 90 + 600]
 
 
@@ -446,28 +456,205 @@ def test_what_fired_by_an_event_before_a_restart_can_end_after_it():
     daemon.hear("failover.switched", START, app="shop", reason="the primary hangs")
     daemon.hear("container.died", START, app="shop", process="web")
     again = Daemon(before=daemon)
-    for alert in again.book.alerts.values():
-        assert again.events.resume(alert.rule, alert.subject, START, START)
     again.hear("failover.returned", START + 60, app="shop")
-    again._write(again.events.tick(START + 700), START + 700)
+    again.tick(START, START + 700)
     assert {alert.state for alert in again.book.alerts.values()} == {"resolved"}
 
 
 def test_what_a_new_daemon_does_not_find_again_is_over():
     daemon = Daemon()
-    daemon.hear("engine.lost", START, reason="gone")
+    daemon.hear("engine.lost", START, reason="gone", detail={"engine": "docker"})
     daemon.hear("container.unhealthy", START, app="shop", process="web", container="c1")
     daemon.hear("container.unhealthy", START, app="shop", process="web", container="c2")
     daemon.hear("deploy.failed", START, app="shop")
     again = Daemon(before=daemon)
-    for alert in again.book.alerts.values():
-        assert again.events.resume(alert.rule, alert.subject, START, START)
     again.hear("container.unhealthy", START + 30, app="shop", process="web", container="c2")
-    for seconds in (119, 120):
-        again._write(again.events.tick(START + seconds), START + seconds)
+    for begin, seconds in ((0, 599), (599, 600)):
+        again.tick(START + begin, START + seconds)
         states = {alert.container or alert.kind: alert.state for alert in again.book.alerts.values()}
-        engine = "firing" if seconds < 120 else "resolved"
+        engine = "firing" if seconds < 600 else "resolved"
         assert states == {"self": engine, "c1": engine, "c2": "firing", "deploy": "firing"}
+
+
+def test_what_the_same_daemon_told_need_not_be_told_again():
+    daemon = Daemon()
+    daemon.hear("engine.lost", START, reason="gone", detail={"engine": "docker"})
+    again = Daemon(before=daemon, renew=False)
+    again.tick(START, START + HOUR)
+    assert again.ended("engine") == []
+
+
+def test_two_engines_are_two_alerts():
+    daemon = Daemon()
+    for engine in ("docker", "process"):
+        daemon.hear("engine.lost", START, reason="gone", detail={"engine": engine})
+    daemon.hear("engine.found", START + 5, detail={"engine": "process"})
+    states = {alert.summary: alert.state for alert in daemon.book.alerts.values()}
+    assert states == {
+        "The engine docker does not answer: gone": "firing",
+        "The engine process does not answer: gone": "resolved",
+    }
+
+
+def test_a_clock_that_jumps_forward_ends_no_event_s_alert_and_makes_no_figures_old():
+    run = Run(Server()).go(MINUTE)
+    daemon = run.daemon
+    daemon.hear("container.died", run.t, app="shop", process="web")
+    daemon.hear("engine.lost", run.t, detail={"engine": "docker"})
+    before = list(daemon.log)
+    run.daemon = again = Daemon(before=daemon, now=run.t)
+    again.tick(run.t, run.t + 5)
+    run.t += HOUR
+    again.tick(run.t, run.t + 5)
+    run.go(5 * MINUTE)
+    assert again.log == before
+
+
+def test_a_crash_that_goes_on_is_one_alert_over_a_restart():
+    daemon = Daemon()
+    for t in range(0, 3600, 60):
+        daemon.hear("container.died", START + t, app="shop", process="web")
+        daemon.tick(START + t, START + t + 60)
+    again = Daemon(before=daemon, now=START + 3605)
+    again.tick(START + 3605, START + 3605 + 500)
+    again.hear("container.died", START + 4105, app="shop", process="web")
+    (alert,) = again.book.alerts.values()
+    assert alert.state == "firing" and alert.count == 61
+
+
+def test_a_disk_that_goes_on_filling_is_one_alert_over_a_restart():
+    server = Server()
+    server.disk = lambda t: 40 * GB + (t - START) / HOUR * 20 * GB
+    run = Run(server, step=30.0).go(1.5 * HOUR)
+    run.daemon = Daemon(before=run.daemon, now=run.t)
+    run.go(HOUR)
+    (alert,) = [alert for alert in run.daemon.book.alerts.values() if alert.rule == "disk.filling"]
+    assert (alert.state, alert.severity) == ("firing", "critical")
+
+
+def test_a_disk_that_does_not_fill_any_more_after_a_restart_is_over_when_that_is_known():
+    server = Server()
+    server.disk = lambda t: 40 * GB + min(1.5, (t - START) / HOUR) * 20 * GB
+    run = Run(server, step=30.0).go(1.5 * HOUR)
+    run.daemon = Daemon(before=run.daemon, now=run.t)
+    run.go(14 * MINUTE)
+    assert run.daemon.ended("disk.filling") == []
+    run.go(20 * MINUTE)
+    assert len(run.daemon.ended("disk.filling")) == 1
+
+
+def test_figures_that_were_missing_before_a_restart_and_still_are():
+    run = Run(Server()).go(MINUTE)
+    run.daemon.tick(run.t, run.t + 2 * MINUTE)
+    missing = len(run.daemon.fired("figures.missing"))
+    again = Daemon(before=run.daemon, now=run.t + 2 * MINUTE)
+    again.tick(run.t + 2 * MINUTE, run.t + 30 * MINUTE)
+    assert missing == len(again.fired("figures.missing")) == 3 and again.ended("figures.missing") == []
+
+
+def test_figures_that_never_come_are_missing():
+    daemon = Daemon()
+    daemon.levels.expect(("host", "edge"), START)
+    daemon.tick(START, START + 59)
+    assert daemon.log == []
+    daemon.tick(START + 59, START + 65)
+    assert len(daemon.fired("figures.missing")) == 2
+
+
+def test_dropped_records_are_summed_up_and_told_as_what_they_were():
+    daemon = Daemon()
+
+    def dropped(total, t):
+        figures = [Figure(name="nextdeploy_requests_dropped_total", value=total)]
+        signals = daemon.maker.signals("edge", figures, t)
+        daemon._write(daemon.levels.look("edge", signals, daemon.monitoring, t), t)
+
+    for place, total in enumerate((0, 0, 5000, 5000, 7500, 7500)):
+        dropped(total, START + 10 * place)
+    (alert,) = daemon.book.alerts.values()
+    assert (alert.value, alert.summary) == (7500.0, "7,500 request records were dropped")
+    before, daemon = daemon, Daemon(before=daemon, now=START + 60)
+    daemon.maker = before.maker
+    for place in range(70):
+        dropped(7500 + (500 if place > 2 else 0), START + 60 + 10 * place)
+    (alert,) = daemon.book.alerts.values()
+    assert (alert.state, alert.value) == ("resolved", 8000.0)
+
+
+def test_a_threshold_below_its_margin_can_end():
+    from ndactors.core.model import Thresholds
+
+    server = Server()
+    server.cpu = lambda t: 4.0 if t < START + HOUR else 1.0
+    run = Run(server, Daemon(Monitoring(thresholds=Thresholds(cpu=3.0)))).go(2 * HOUR)
+    assert run.daemon.fired("host.cpu") and run.daemon.ended("host.cpu")
+
+
+def test_a_threshold_of_nothing_is_never_reached():
+    from ndactors.core.model import Thresholds
+
+    run = Run(Server(), Daemon(Monitoring(thresholds=Thresholds(cpu=0.0, memory=0.0, disk=0.0, swap=0.0))))
+    assert run.go(HOUR).daemon.log == []
+
+
+def test_a_job_that_is_not_configured_any_more_ends_its_alert():
+    daemon = Daemon()
+    for job in ("tidy", "mail"):
+        daemon.hear("job.failed", START, app="shop", process=job, reason="exited 1")
+    daemon.hear("job.failed", START, app="gone", process="x", reason="exited 1")
+    daemon._write(daemon.events.tick(START + 5, {"shop": {"web", "mail"}}), START + 5)
+    states = {alert.process: alert.state for alert in daemon.book.alerts.values()}
+    assert states == {"tidy": "resolved", "mail": "firing", "x": "firing"}
+
+
+def test_it_began_when_the_first_of_those_that_count_happened():
+    daemon = Daemon()
+    restarted = {"detail": {"actor": "logs"}, "reason": "boom"}
+    daemon.hear("actor.restarted", START, **restarted)
+    for seconds in range(3):
+        daemon.hear("actor.restarted", START + 160_000 + seconds, **restarted)
+    (alert,) = daemon.book.alerts.values()
+    assert alert.since == START + 160_000
+
+
+def test_answers_that_stay_slow_with_pauses_between_are_an_anomaly():
+    server = daily(Server(12, noise=0.05))
+    run = Run(server, step=60.0).go(6.5 * DAY)
+    server.slow, server.rate = (lambda t: 0.2), (lambda t: 0.0 if t % 400 < 60 else 20.0)
+    run.go(HOUR)
+    assert run.daemon.fired("anomaly.app.p95") and not run.daemon.ended("anomaly.app.p95")
+
+
+def test_how_things_ended_is_said_as_it_is():
+    daemon = Daemon()
+
+    def look(t, *figures):
+        signals = daemon.maker.signals("daemon", figures, t)
+        daemon._write(daemon.levels.look("daemon", signals, daemon.monitoring, t), t)
+
+    ended = Figure(
+        name="nextdeploy_certificate_expiry_timestamp_seconds", labels={"domain": "x.de"}, value=START - 1.2 * DAY
+    )
+    look(START, Figure(name="nextdeploy_actor_silent_seconds", labels={"actor": "logs"}, value=70.0), ended)
+    look(START + 10, ended)
+    assert {alert.summary for alert in daemon.book.alerts.values()} == {
+        "The actor logs has done nothing for 70 s though messages wait (it works again)",
+        "The certificate of x.de ended 1.2 days ago",
+    }
+
+
+def test_subjects_can_be_written_and_are_bounded():
+    from msgspec import json
+
+    daemon = Daemon()
+    for _ in range(2):
+        daemon.hear("job.failed", START, app="a\ud800", process="p" * 10_000)
+    (alert,) = daemon.book.alerts.values()
+    assert alert.app == "a" and len(alert.process) == 200
+    json.encode(daemon.book.saved())
+    again = Daemon(before=daemon)
+    again.hear("job.succeeded", START, app="a\ud800", process="p" * 10_000)
+    assert again.ended("job")
 
 
 @pytest.mark.parametrize("kind", ["container.healthy", "container.restarted", "container.started", "container.died"])

@@ -97,10 +97,9 @@ def test_who_acknowledged_it_is_not_reminded(book):
     told(book, 100.0)
     book.acknowledge("a1", "ana", 110.0)
     assert book.acknowledge("a1", "bob", 120.0).acknowledged_by == "ana"
-    book.remind(100.0 + REMIND_SECONDS - 1)
-    assert told(book) == ([], [])
-    book.remind(100.0 + REMIND_SECONDS)
-    assert told(book) == (["a2"], [])
+    assert told(book, 100.0 + REMIND_SECONDS - 1) == ([], [])
+    assert told(book, 100.0 + REMIND_SECONDS) == (["a2"], [])
+    assert told(book, 101.0 + REMIND_SECONDS) == ([], [])
     book.over(over(), 1e6)
     assert told(book) == ([], ["a1"])
     assert book.acknowledge("a1", "ana", 2e6) is None
@@ -115,10 +114,10 @@ def silence(begins=0.0, ends=1000.0, **more):
 def test_a_silence_holds_back_and_tells_when_it_ends(book):
     assert book.silence(silence(), 100.0)
     book.bad(bad(), 100.0)
-    book.mark_silenced(100.0)
+    book.tick(100.0)
     assert book.alerts["a1"].silenced
     assert told(book) == ([], [])
-    book.mark_silenced(1000.0)
+    book.tick(1000.0)
     assert not book.alerts["a1"].silenced
     assert told(book, 1000.0) == (["a1"], [])
 
@@ -126,10 +125,10 @@ def test_a_silence_holds_back_and_tells_when_it_ends(book):
 def test_what_was_over_before_the_silence_was_is_never_told(book):
     book.silence(silence(), 100.0)
     book.bad(bad(), 100.0)
-    book.mark_silenced(100.0)
+    book.tick(100.0)
     told(book)
     book.over(over(), 500.0)
-    book.mark_silenced(1000.0)
+    book.tick(1000.0)
     assert told(book, 1000.0) == ([], [])
 
 
@@ -139,6 +138,86 @@ def test_an_end_is_told_in_a_silence_too_as_the_begin_was(book):
     book.silence(silence(), 150.0)
     book.over(over(), 200.0)
     assert told(book) == ([], ["a1"])
+
+
+def test_what_became_critical_in_a_silence_is_told_when_it_ends(book):
+    book.bad(bad(), 100.0)
+    told(book, 105.0)
+    book.silence(silence(begins=110.0), 110.0)
+    book.bad(bad(severity="critical"), 120.0)
+    for now in (130.0, 999.0):
+        book.tick(now)
+        assert told(book, now) == ([], [])
+    book = AlertBook(lambda: "new", book.saved())
+    assert told(book, 1000.0) == (["a1"], [])
+    assert told(book, 1001.0) == ([], [])
+
+
+def test_a_reminder_that_falls_due_in_a_silence_is_told_when_it_ends(book):
+    book.bad(bad(), 100.0)
+    told(book, 100.0)
+    book.silence(silence(begins=110.0, ends=REMIND_SECONDS + 500.0), 110.0)
+    assert told(book, REMIND_SECONDS + 200.0) == ([], [])
+    assert told(book, REMIND_SECONDS + 500.0) == (["a1"], [])
+    assert told(book, REMIND_SECONDS + 501.0) == ([], [])
+
+
+def test_a_silence_that_has_begun_holds_though_the_clock_goes_back(book):
+    book.silence(silence(begins=5000.0, ends=9000.0), 5000.0)
+    book.silence(silence(begins=6000.0, ends=9000.0, kind="crash"), 5000.0)
+    book.bad(bad(), 1000.0)
+    book.bad(bad("crash", "crash"), 1000.0)
+    assert told(book, 1010.0) == ([], [])
+    book.end_silence("s1", 1010.0)
+    assert told(book, 1010.0) == (["a1", "a2"], [])
+
+
+def test_a_later_silence_that_has_begun_holds_though_the_clock_goes_back(book):
+    book.silence(silence(begins=6000.0, ends=9000.0), 5000.0)
+    book.bad(bad(), 5000.0)
+    book.tick(6000.0)
+    assert told(book, 1010.0) == ([], [])
+
+
+def test_an_alert_knows_at_once_that_it_is_silenced(book):
+    book.silence(silence(app="shop"), 100.0)
+    assert book.bad(bad(app="shop"), 100.0).silenced and not book.bad(bad(app="blog"), 100.0).silenced
+
+
+def test_a_kind_that_is_not_wanted_any_more_still_ends_and_one_that_is_now_is_told(book):
+    book.bad(bad(), 100.0)
+    book.bad(bad("crash", "crash"), 100.0)
+    assert told(book, 110.0, kinds=("high_cpu",)) == (["a1"], [])
+    assert [alert.id for alert in book.news(("crash",), 120.0)] == ["a2"]
+    book.over(over(), 130.0)
+    assert told(book, 140.0, kinds=("crash",)) == (["a2"], ["a1"])
+
+
+def test_when_it_happened_last_is_known(book):
+    book.bad(bad("crash", "crash"), 100.0)
+    book.bad(bad("crash", "crash", again=True), 200.0)
+    book.bad(bad("crash", "crash"), 300.0)
+    assert (book.alerts["a1"].fired_at, book.alerts["a1"].last_at) == (100.0, 200.0)
+
+
+def test_a_full_book_has_room_for_what_is_critical(book, monkeypatch):
+    monkeypatch.setattr(alerts, "MOST_OPEN", 3)
+    monkeypatch.setattr(alerts, "FOR_CRITICAL", 2)
+    fired = [book.bad(bad(app=str(number)), 100.0) for number in range(4)]
+    assert [alert is not None for alert in fired] == [True, True, True, False]
+    fired = [book.bad(bad(severity="critical", app=f"c{number}"), 100.0) for number in range(3)]
+    assert [alert is not None for alert in fired] == [True, True, False]
+
+
+def test_what_is_said_can_be_written_and_is_bounded(book):
+    from msgspec import json
+    from msgspec.structs import replace
+
+    dirty = replace(bad(), summary="a\x1b[31m\ud800b\nc" + "x" * 10_000, advice="\x00" * 2000)
+    alert = book.bad(dirty, 100.0)
+    assert alert.summary.startswith("a[31mb cx") and len(alert.summary) == 500 and alert.summary.isprintable()
+    book.bad(dirty, 110.0)
+    assert json.decode(json.encode(book.saved()), type=Saved) == book.saved()
 
 
 @pytest.mark.parametrize(
@@ -165,6 +244,12 @@ def test_silences_can_be_ended_and_are_bounded(book, monkeypatch):
     assert book.end_silence("s1", 100.0) and book.end_silence("s1", 100.0) is None
 
 
+def test_the_silences_of_one_app_leave_room_for_others(book, monkeypatch):
+    monkeypatch.setattr(alerts, "MOST_OF_AN_APP", 2)
+    assert [book.silence(silence(app="shop"), 0.0) for _ in range(3)] == [True, True, False]
+    assert book.silence(silence(app="blog"), 0.0) and book.silence(silence(), 0.0)
+
+
 def test_the_book_goes_on_after_a_restart(book):
     book.bad(bad(app="told"), 100.0)
     told(book)
@@ -188,7 +273,7 @@ def test_what_is_over_is_forgotten_in_the_end(book, monkeypatch):
     assert len(book.alerts) <= 4 and "a10" in book.alerts
     book.bad(bad(), 1e9)
     book.over(over(), 1e9)
-    told(book)
+    told(book, 1e9)
     assert len(book.alerts) == 1
 
 
@@ -217,7 +302,7 @@ def test_nothing_fires_twice_and_no_end_is_told_without_a_begin(steps):
             case "silence":
                 book.silence(Silence(id="s", begins=now, ends=now + 25.0, app=str(number)), now)
             case "tick":
-                book.mark_silenced(now)
+                book.tick(now)
             case "restart":
                 book = AlertBook(lambda: f"a{next(ids)}", book.saved())
             case "take":

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndactors.core.anomalies import ENOUGH, KEPT, Seasons, judge
+from ndactors.core.alert_watch import AnomalyWatch
+from ndactors.core.anomalies import ENOUGH, KEPT, Seasons, judge, most_seasons
+from ndactors.core.model import Anomaly, Monitoring
+from ndactors.core.signals import Signal
 
 DAY, HOUR = 86_400.0, 3600.0
 UP = {"floor": 0.1, "up": True, "down": False}
@@ -30,9 +33,23 @@ def test_both_ways_or_one():
 
 
 def test_a_day_with_an_incident_does_not_hide_the_next():
-    means = [10.0, 10.5, 9.5, 200.0, 10.0, 10.2]
-    assert judge(60.0, means, [0.5] * 6, 4.0, **BOTH).score > 1
-    assert judge(10.0, means, [0.5] * 6, 4.0, **BOTH).score < 1
+    means = [10.0, 10.5, 9.5, 200.0, 10.0, 10.2, 9.8, 10.1]
+    assert judge(60.0, means, [0.5] * 8, 4.0, **BOTH).score > 1
+    assert judge(10.0, means, [0.5] * 8, 4.0, **BOTH).score < 1
+
+
+@pytest.mark.parametrize("weekend", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("free", [(5, 6), (6,)])
+@pytest.mark.parametrize("first", [0, 3, 6])
+def test_a_weekend_is_no_anomaly_when_there_were_some(weekend, free, first):
+    source = random.Random(1)
+
+    def level(t):
+        by_day = rhythm(t) * (weekend if (int(t // DAY) + first) % 7 in free else 1.0)
+        return max(0.0, by_day * source.gauss(1.0, 0.05))
+
+    walk = Walk(level, step=300.0).go(35 * DAY)
+    assert [at for at in walk.found if at > 21 * DAY] == []
 
 
 def test_a_small_change_of_something_steady_is_none():
@@ -157,3 +174,60 @@ def test_what_does_not_fit_is_left_out(state):
 def test_any_history_has_a_finite_score(means, value, sigma, up, down):
     verdict = judge(value, means, [abs(mean) for mean in means], sigma, floor=0.1, up=up, down=down)
     assert verdict is None or (math.isfinite(verdict.score) and verdict.score >= 0)
+
+
+# -- all of them together --------------------------------------------------------------------------
+
+
+def learnt(watch, *names, days=1, begin=0.0, window=DAY):
+    monitoring = Monitoring(anomaly=Anomaly(window=window))
+    for hour in range(int(days * 24) + 1):
+        for name in names:
+            signal = Signal(name="app.requests", subject=(("app", name),), value=10.0)
+            list(watch.look(signal, {"app": name}, monitoring, begin + hour * HOUR))
+    return begin + days * DAY
+
+
+def test_what_nobody_told_of_for_as_many_windows_as_count_is_forgotten():
+    watch = AnomalyWatch()
+    now = learnt(watch, "old", "new")
+    assert len(watch.state(now)) == 2
+    later = now + (KEPT + 2) * DAY
+    learnt(watch, "new", begin=later - DAY)
+    assert list(watch.state(later)) == ["anomaly.app.requests app=new"]
+    again = AnomalyWatch()
+    again.restore(watch.state(later), DAY)
+    assert again.state(later + (KEPT + 2) * DAY) == {}
+
+
+def test_what_nobody_looks_at_gives_way_first_and_then_what_knows_least(monkeypatch):
+    monkeypatch.setattr("ndactors.core.anomalies.MOST_KEPT_BYTES", 3 * 4300)
+    assert most_seasons(DAY) == 3
+    watch = AnomalyWatch()
+    learnt(watch, "gone", days=3)
+    watch.state(3 * DAY)
+    learnt(watch, "long", begin=DAY, days=2)
+    learnt(watch, "longer", begin=0.5 * DAY, days=2.5)
+    learnt(watch, "short", begin=2.5 * DAY, days=0.5)
+    kept = {key.partition("=")[2] for key in watch.state(3 * DAY)}
+    assert kept == {"long", "longer", "short"}
+    learnt(watch, "long", "longer", "short", "new", begin=3 * DAY, days=0.1)
+    learnt(watch, *(f"x{number}" for number in range(50)), begin=3.1 * DAY, days=0)
+    assert {key.partition("=")[2] for key in watch.state(3.2 * DAY)} == {"long", "longer", "short"}
+    assert len(watch._seasons) <= 6
+
+
+@pytest.mark.parametrize("window", [HOUR, DAY, 7 * DAY, 28 * DAY])
+def test_all_that_is_kept_fits_into_a_record(window):
+    from msgspec import json
+
+    name = "anomaly.process.cpu app=" + "a" * 40 + " process=" + "p" * 40
+    one = len(json.encode({name: Seasons(window).state()}))
+    assert one * most_seasons(window) <= 14 * 1024 * 1024
+
+
+@pytest.mark.parametrize("state", [(24, b"x", b"", b""), (24, b"", b"", b"")])
+def test_what_cannot_be_read_is_not_kept(state):
+    watch = AnomalyWatch()
+    watch.restore({"anomaly.app.requests app=shop": state}, DAY)
+    assert watch.state(0.0) == {}

@@ -22,6 +22,7 @@ from ndactors.core.notice_queue import (
     next_step,
     record_name,
 )
+from ndactors.core.notices import fitted
 from ndactors.core.notifications import Notification
 from ndactors.core.webhooks import LONGEST_WAIT, HookAnswer
 
@@ -141,10 +142,65 @@ def test_what_is_over_is_not_in_the_digest_any_more():
     record, _ = drain(put(EMPTY, *(note(n) for n in range(HOURLY))), NOW)
     record = put(record, note(50), note(51), note(52, state="resolved", alerts=["a50"]))
     record, sent = drain(record, NOW)
-    assert [each.id for each in sent] == ["n52"]
+    assert sent == [], "nobody was told that it began"
     record, sent = drain(record, NOW + HOUR)
     assert [[alert.id for alert in each.alerts] for each in sent] == [["a51"]]
     assert sent[0].title == "1 more alert: trouble a51"
+
+
+def test_an_end_is_told_without_those_that_nobody_was_told_of():
+    record, _ = drain(put(EMPTY, *(note(n) for n in range(HOURLY))), NOW)
+    record = put(record, note(50), note(52, state="resolved", alerts=["a50", "a3", "a4"]))
+    record, sent = drain(record, NOW)
+    assert [(each.title, [alert.id for alert in each.alerts]) for each in sent] == [
+        ("trouble a3, and 1 more", ["a3", "a4"])
+    ]
+
+
+def test_the_end_of_what_people_were_to_be_reminded_of_is_told():
+    record, _ = drain(put(EMPTY, *(note(n) for n in range(HOURLY))), NOW)
+    record = put(record, note(50, alerts=["a3"]), note(52, state="resolved", alerts=["a3"]))
+    record, sent = drain(record, NOW)
+    assert [each.id for each in sent] == ["n52"] and record.waiting == ()
+    assert "a3" not in record.told and "a4" in record.told
+
+
+def test_an_alert_that_comes_and_goes_all_the_time_is_told_with_its_ends():
+    record, told, now = EMPTY, [], NOW
+    for number in range(180):
+        for state in ("firing", "resolved"):
+            now += 10.0
+            record = put(record, note(number, state=state, at=now), now=now)
+            record, sent = drain(record, now)
+            told += [(each.state, alert.id) for each in sent for alert in each.alerts]
+    begun = {id for state, id in told if state == "firing"}
+    assert len(begun) >= HOURLY and {id for state, id in told if state == "resolved"} <= begun
+    assert record.waiting == ()
+
+
+def test_a_digest_counts_each_alert_once_and_none_that_is_over():
+    record, _ = drain(put(EMPTY, *(note(n) for n in range(HOURLY))), NOW)
+    names = [f"b{number}" for number in range(40)]
+    record = put(record, *(note(100 + n, alerts=[name]) for n, name in enumerate(names)))
+    record = put(record, *(note(200 + n, alerts=["b0"]) for n in range(3)))
+    assert held(record) == 40 and record.waiting[0].notification.title.startswith("40 more alerts: ")
+    record = put(record, note(300, state="resolved", alerts=names[:30]))
+    assert held(record) == 10 and record.waiting[0].notification.title.startswith("10 more alerts: ")
+    record = put(record, note(301, state="resolved", alerts=names[30:]))
+    assert record.waiting == ()
+
+
+def test_a_message_of_many_counts_those_that_it_does_not_list():
+    many = fitted(note(400, alerts=[f"c{number}" for number in range(50)]))
+    assert (len(many.alerts), many.more, len(many.unlisted)) == (20, 30, 30)
+    record, _ = drain(put(EMPTY, *(note(n) for n in range(HOURLY))), NOW)
+    record = put(record, many, note(401, alerts=["c49"]))
+    assert held(record) == 50
+    over = fitted(note(402, state="resolved", alerts=[f"c{number}" for number in range(45)]))
+    record = put(record, over)
+    assert held(record) == 5
+    record, sent = drain(record, NOW)
+    assert sent == []
 
 
 def test_a_digest_of_nothing_is_none():
@@ -265,6 +321,6 @@ def test_whatever_comes_nobody_hears_too_much_and_nothing_vanishes(script):
         assert sum(at - HOUR < other <= at for other in plain) <= HOURLY
     heard = {alert.id for _, each in delivered for alert in each.alerts}
     dead = {alert.id for letter in record.dead for alert in fired[letter.id].alerts}
-    missing = {alert.id for each in fired.values() for alert in each.alerts} - heard - dead
+    missing = {alert.id for each in fired.values() for alert in each.alerts} - heard - dead - over
     listed = sum(each.more for _, each in delivered)
     assert not missing or listed or record.failed, missing

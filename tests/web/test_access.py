@@ -59,6 +59,7 @@ FILTERED = {
     "/api/v1/ws",
     "/api/v1/alerts",
     "/api/v1/alerts/<id>/ack",
+    "/api/v1/alerts/<id>/resolve",
     "/api/v1/silences",
     "/api/v1/silences/<id>",
 }

@@ -19,6 +19,7 @@ from ndactors.messages.alerts import (
     GetChannels,
     GetSigningKey,
     GetSilences,
+    ResolveAlert,
     Silence,
     TestChannels,
 )
@@ -49,6 +50,7 @@ def alerts(ref):
     ref.answers[GetApps] = (*ref.answers[GetApps], replace(ref.answers[GetApps][0], name="blog"))
     ref.answers[GetAlerts] = listed
     ref.answers[AcknowledgeAlert] = acknowledged
+    ref.answers[ResolveAlert] = lambda m: replace(SHOP, state="resolved", summary=f"over, by {m.by} of {m.apps}")
     ref.answers[GetSilences] = SILENCES
     ref.answers[AddSilence] = lambda m: Silence(
         id="s9", begins=NOON, ends=NOON + m.seconds, kind=m.kind, app=m.app, reason=m.reason, by=m.by
@@ -92,6 +94,20 @@ def test_somebody_looks_after_it(client, alerts):
     problem(client.post("/api/v1/alerts/a1/ack", auth=("vic", "secret")), 403)
     alerts.answers[AcknowledgeAlert] = Conflict("it is over")
     assert problem(client.post("/api/v1/alerts/a1/ack", auth=("oli", "secret")), 409) == "it is over"
+
+
+def test_times_are_told_as_times(client, alerts):
+    alerts.answers[GetAlerts] = (replace(SHOP, fired_at=NOON, last_at=NOON + 60),)
+    (row,) = client.get("/api/v1/alerts", auth=("oli", "secret")).get_json()["items"]
+    assert (row["fired_at"], row["last_at"]) == ("2026-01-31T12:00:00.000Z", "2026-01-31T12:01:00.000Z")
+
+
+def test_an_alert_is_ended(client, alerts):
+    row = client.post("/api/v1/alerts/a1/resolve", auth=("oli", "secret")).get_json()
+    assert (row["state"], row["summary"]) == ("resolved", "over, by api:oli of None")
+    problem(client.post("/api/v1/alerts/a1/resolve", auth=("vic", "secret")), 403)
+    headers = alerts.token(apps=("shop",))
+    assert client.post("/api/v1/alerts/a1/resolve", headers=headers).get_json()["summary"].endswith("('shop',)")
 
 
 def test_a_silence_begins_and_ends(client, alerts):
@@ -170,7 +186,8 @@ def test_a_limited_token_sees_and_touches_its_own_apps_only(client, alerts, apps
     assert client.delete("/api/v1/silences/s0", headers=headers).status_code == 200
     for other in ("s1", "s2", "none"):
         assert (
-            problem(client.delete(f"/api/v1/silences/{other}", headers=headers), 404) == f"There is no silence {other}."
+            problem(client.delete(f"/api/v1/silences/{other}", headers=headers), 404)
+            == f"There is no silence {other}, or more than one."
         )
     assert len(alerts.asked_for(EndSilence)) == 1
 

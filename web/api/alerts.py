@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from flask import Blueprint, Response, g, request
 
+from ndactors.core.alerts import one_of
 from ndactors.core.schema import KINDS
 from ndactors.core.units import duration
 from ndactors.errors import Forbidden, Invalid, NotFound
@@ -22,6 +23,7 @@ from ndactors.messages.alerts import (
     GetChannels,
     GetSigningKey,
     GetSilences,
+    ResolveAlert,
     Silence,
     TestChannels,
 )
@@ -64,6 +66,11 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
     @guard.needs("operator", limited=True)
     def acknowledge(id: str) -> Response:
         return json(_alert(refs.alerts.ask(AcknowledgeAlert(id=id, by=who(), apps=g.identity.apps))))
+
+    @api.post("/api/v1/alerts/<id>/resolve")
+    @guard.needs("operator", limited=True)
+    def resolve(id: str) -> Response:
+        return json(_alert(refs.alerts.ask(ResolveAlert(id=id, by=who(), apps=g.identity.apps))))
 
     @api.get("/api/v1/alerts/channels")
     @guard.needs("operator")
@@ -113,9 +120,10 @@ def routes(api: Blueprint, refs: Refs, guard: Guard) -> None:
     @api.delete("/api/v1/silences/<id>")
     @guard.needs("operator", limited=True)
     def end_silence(id: str) -> Response:
-        if g.identity.apps is not None and all(silence.id != id for silence in visible()):
-            raise NotFound(f"There is no silence {id[:60]}.")
-        return json(_silence(refs.alerts.ask(EndSilence(id=id))))
+        found = one_of((silence.id for silence in visible()), id)
+        if found is None:
+            raise NotFound(f"There is no silence {id[:60]}, or more than one.")
+        return json(_silence(refs.alerts.ask(EndSilence(id=found))))
 
     def visible() -> list[Silence]:
         return [silence for silence in refs.alerts.ask(GetSilences()) if guard.may(silence.app)]
@@ -133,13 +141,14 @@ def _seconds(given: str | float) -> float:
 
 def _alert(alert: AlertView) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(alert)
-    for name in ("since", "fired_at", "acknowledged_at", "resolved_at"):
+    for name in ("since", "fired_at", "last_at", "acknowledged_at", "resolved_at"):
         data[name] = rfc3339(data[name]) if data[name] else None
     return data
 
 
 def _silence(silence: Silence) -> dict[str, Any]:
     data: dict[str, Any] = msgspec.to_builtins(silence)
+    del data["begun"]  # whether it holds is seen from its times
     return {**data, "begins": rfc3339(silence.begins), "ends": rfc3339(silence.ends)}
 
 
@@ -159,6 +168,15 @@ DESCRIBED: list[Described] = [
         "post",
         "/api/v1/alerts/{id}/ack",
         "Somebody looks after it: no more messages until it is over",
+        named("id"),
+        _ALERT,
+        [403, 404, 409],
+        False,
+    ),
+    (
+        "post",
+        "/api/v1/alerts/{id}/resolve",
+        "It is over: of what happened, rather than of figures, which tell by themselves",
         named("id"),
         _ALERT,
         [403, 404, 409],
