@@ -9,6 +9,7 @@ import msgspec
 
 from ..core.rollups import (
     LATEST,
+    MAX_READ,
     MAX_STEPS,
     TIERS,
     Point,
@@ -16,8 +17,9 @@ from ..core.rollups import (
     known_seconds,
     merged,
     quantile,
+    reading,
     step_of,
-    tier_for,
+    tiers_for,
     value_of,
 )
 from ..errors import Invalid, NotFound
@@ -66,10 +68,18 @@ def _history(database: sqlite3.Connection, query: GetMetrics) -> MetricHistory |
     if found is None:
         return NotFound(f"There is no history of {query.name}.")
     kind, series = found
-    tier = TIERS[tier_for(query.since, query.step, [oldest_slot(database, tier) for tier in TIERS])]
-    step = step_of(query.step, tier)
-    begin = int(query.since // step) * step
+    for place in tiers_for(query.since, query.step, [oldest_slot(database, tier) for tier in TIERS]):
+        tier = TIERS[place]
+        step = step_of(query.step, tier)
+        begin = int(query.since // step) * step
+        work = reading(kind, len(series), _stored_seconds(database, tier, begin, query.until), tier)
+        if work <= MAX_READ:
+            break
     steps = -(-(query.until - begin) // step)
+    if work > MAX_READ:
+        return Invalid(
+            f"To read that much of {len(series)} series takes too long: ask for a shorter time, or fewer series."
+        )
     if steps > MAX_STEPS or steps * len(series) > MAX_POINTS:
         return Invalid(
             f"That makes {int(steps)} points of {len(series)} series: ask for a longer step, a shorter time, or fewer series."
@@ -163,6 +173,12 @@ def _points(
                     found = row.of(series)
                     if found is not None:
                         yield series, found[0], at, found[1]
+
+
+def _stored_seconds(database: sqlite3.Connection, tier: Tier, since: int, until: float) -> float:
+    """Of how many seconds there may be points: those of blocks, and of one more that is in rows."""
+    times = [at for at in block_times(database, tier) if at + tier.block > since and at < until]
+    return min(until - since, float((len(times) + 1) * tier.block))
 
 
 def _newest(database: sqlite3.Connection) -> int:

@@ -6,9 +6,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from ndactors.actors.metric import MOST_WAITING, MetricActor
+from ndactors.actors.metric import MOST_QUESTIONS, MOST_WAITING, MetricActor
 from ndactors.core.samples import Sample
-from ndactors.errors import AskTimeout, Invalid, NotFound, StateError
+from ndactors.errors import AskTimeout, Busy, Invalid, NotFound, StateError
 from ndactors.messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName, Sampled
 from ndactors.ports import MetricsAdded
 from ndactors.runtime.ref import Ref
@@ -30,7 +30,7 @@ class Store:
         self.may_answer.set()
         self.may_write = Event()
         self.may_write.set()
-        self.tries = 0
+        self.tries = self.queries = 0
 
     def append(self, batches):
         self.tries += 1
@@ -41,6 +41,7 @@ class Store:
         return self.added
 
     def query(self, query):
+        self.queries += 1
         self.may_answer.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -206,6 +207,34 @@ def test_a_question_that_takes_long_holds_up_nobody(world, until):
     world.store.may_answer.clear()
     with pytest.raises(AskTimeout):
         world.ref.ask(QUERY, 0.05)
-    world.tell(1000)
-    world.tell(1010)
+    world.ref.tell(Sampled(source="edge", at=1000, samples=(gauge(1),)))
+    world.ref.tell(Sampled(source="edge", at=1010, samples=(gauge(1),)))
     until(lambda: world.times == [[1000]])
+
+
+def test_one_question_is_answered_at_a_time_and_few_wait(world, until):
+    world.store.may_answer.clear()
+    asking = [gevent.spawn(world.ref.ask, QUERY) for _ in range(1 + MOST_QUESTIONS)]
+    until(lambda: world.ref.handled >= len(asking))
+    with pytest.raises(Busy) as refused:
+        world.ref.ask(QUERY)
+    assert refused.value.status == 429
+    assert world.store.queries == 1
+    world.store.may_answer.set()
+    assert [each.get(timeout=5) for each in asking] == [HISTORY] * len(asking)
+    assert world.ref.ask(QUERY) == HISTORY
+
+
+def test_questions_whose_askers_gave_up_make_room_and_are_never_asked(world, until):
+    world.store.may_answer.clear()
+    first = gevent.spawn(world.ref.ask, QUERY)
+    until(lambda: world.store.queries == 1)
+    for asking in [gevent.spawn(world.ref.ask, QUERY, 0.05) for _ in range(MOST_QUESTIONS)]:
+        with pytest.raises(AskTimeout):
+            asking.get(timeout=5)
+    last = gevent.spawn(world.ref.ask, QUERY)
+    handled = world.ref.handled
+    until(lambda: world.ref.handled > handled)
+    world.store.may_answer.set()
+    assert (first.get(timeout=5), last.get(timeout=5)) == (HISTORY, HISTORY)
+    assert world.store.queries == 2

@@ -460,3 +460,21 @@ def test_blocks_are_small(store, tmp_path):
 
 def test_tiers_go_from_fine_to_coarse():
     assert all(fine.seconds < coarse.seconds for fine, coarse in pairwise(TIERS))
+
+
+def test_what_is_read_for_an_answer_is_bounded(store, monkeypatch):
+    for n in range(60):
+        store.append([told(10 * n, gauge(1.0, c="a"), gauge(2.0, c="b"))])
+    assert ask(store, "g", until=600, step=10.0).step == 10.0
+    monkeypatch.setattr(metric_reading, "MAX_READ", 2 * 60 - 1)
+    found = ask(store, "g", until=600, step=10.0)
+    assert (found.step, len(points(found))) == (60.0, 10), "coarser points are fewer"
+    monkeypatch.setattr(metric_reading, "MAX_READ", 1)
+    with pytest.raises(Invalid, match="takes too long"):
+        ask(store, "g", until=600, step=10.0)
+
+
+def test_a_step_is_rounded_up_to_what_the_coarsest_points_make_up(store):
+    for n in range(60):
+        store.append([told(10 * n, gauge(1.0))])
+    assert ask(store, "g", until=600, step=70.0).step == 120.0
