@@ -11,6 +11,8 @@ from flask import Blueprint, Response, request
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_options_header
 
 from ndactors.core.alert_watch import KINDS
 from ndactors.core.loglevels import LEVELS
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from . import Refs
 
 CACHE_SECONDS = 1.0
+PLAIN = "text/plain; version=0.0.4"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 # name, kind, help, labels
 FAMILIES: list[tuple[str, str, str, list[str]]] = [
@@ -119,23 +123,39 @@ _KINDS: dict[str, Any] = {"c": CounterMetricFamily, "g": GaugeMetricFamily, "h":
 def blueprint(refs: Refs, guard: Guard, *, open_to_all: bool) -> Blueprint:
     pages = Blueprint("metrics", __name__)
     collector, process = Collector(refs), ProcessCollector(namespace="", registry=None)
-    cached: dict[str, tuple[float, bytes, str]] = {}
+    cached: dict[str, tuple[float, bytes]] = {}
 
     @pages.get("/metrics")
     def metrics() -> Response:
         if not open_to_all:
             guard.require("viewer")
-        accept = request.headers.get("Accept", "")
-        encode, kind = choose_encoder(accept)
-        made, content, _ = cached.get(kind, (0.0, b"", kind))
+        wanted = format_for(request.accept_mimetypes)
+        encode, kind = choose_encoder(wanted)
+        made, content = cached.get(wanted, (float("-inf"), b""))
         if time.monotonic() - made > CACHE_SECONDS:
             answers = collector.ask()
             # the text of a hundred apps takes longer than the event loop may stand still
             content = _off_loop(lambda: encode(Answered(answers, process)))
-            cached[kind] = (time.monotonic(), content, kind)
+            cached[wanted] = (time.monotonic(), content)
         return Response(content, content_type=kind)
 
     return pages
+
+
+def format_for(accepted: MIMEAccept) -> str:
+    """One of the two that are made, whatever a client writes: the first that it takes, and plain text for who takes
+    neither. Of a client's words nothing gets into it."""
+    for words, quality in accepted:
+        kind, more = parse_options_header(words)
+        if quality > 0 and kind.lower() == "application/openmetrics-text" and _major(more.get("version", "1")) == "1":
+            return OPEN_METRICS
+        if quality > 0 and kind.lower() == "text/plain":
+            break
+    return PLAIN
+
+
+def _major(version: str) -> str:
+    return version.strip().partition(".")[0]
 
 
 Answers = list[tuple[Callable[[dict[str, Any], Any], None], Any]]
