@@ -85,7 +85,7 @@ class MetricActor(Actor):
         self.every(LATE_SECONDS, LookForLate())
 
     def on_stop(self) -> None:
-        """What is being written may have got stuck on its way. Told twice, totals of counters count once."""
+        """What is being written may have got stuck on its way. The store knows the very batches that it has already."""
         left = self._batches + self._waiting
         if left:
             try:

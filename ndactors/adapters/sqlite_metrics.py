@@ -101,6 +101,8 @@ class SqliteMetrics:
         self._budget = budget
         self._max_series = max_series
         self._memory: Memory | None = None
+        self._written: tuple[Sampled, ...] = ()
+        """The batches of the last write, to be known again."""
 
     def append(self, batches: Sequence[Sampled]) -> MetricsAdded:
         return self._file.call(lambda database: self._append(database, batches))
@@ -117,6 +119,8 @@ class SqliteMetrics:
     # -- writing -----------------------------------------------------------------------------------
 
     def _append(self, database: sqlite3.Connection, batches: Sequence[Sampled]) -> MetricsAdded:
+        written = {id(batch) for batch in self._written}
+        batches = [batch for batch in batches if id(batch) not in written]
         memory = self._remember(database)
         changes, last = Changes(), None
         with database:
@@ -147,6 +151,7 @@ class SqliteMetrics:
                     )
                     turn(database, last)
                     expire(database, self._budget, alive)
+        self._written = tuple(batches) or self._written
         memory.sources |= sources
         memory.block = block
         self._learn(memory, changes)

@@ -478,3 +478,21 @@ def test_a_step_is_rounded_up_to_what_the_coarsest_points_make_up(store):
     for n in range(60):
         store.append([told(10 * n, gauge(1.0))])
     assert ask(store, "g", until=600, step=70.0).step == 120.0
+
+
+def test_what_is_told_again_by_who_does_not_know_that_it_was_written_counts_once(store):
+    store.append([told(0, counter(5e11))])
+    writing = [told(10, counter(5e11 + 1000), gauge(1.0)), told(15, counter(5e11 + 2000))]
+    store.append(writing)
+    store.append([*writing, told(20, counter(5e11 + 3000))])
+    found = ask(store)
+    assert points(found) == [(10, 200.0), (20, 100.0)]
+    assert ask(store, "g").series[0].points == ((BASE + 10.0, 1.0),)
+
+
+def test_a_write_that_was_overtaken_by_the_last_words_adds_nothing(store):
+    store.append([told(0, counter(5e11))])
+    writing = [told(10, counter(5e11 + 1000)), told(15, counter(5e11 + 2000))]
+    store.append([*writing, told(20, counter(5e11 + 3000))])
+    store.append(writing)
+    assert points(ask(store)) == [(10, 200.0), (20, 100.0)]
