@@ -14,7 +14,7 @@ from ..core.model import Settings
 from ..core.rollups import until_sampling
 from ..errors import EngineError, NextDeployError
 from ..messages.containers import ApplySettings, ContainersSeen, RecordEvent
-from ..messages.log_totals import LogTotals, added_lines, carried_lines
+from ..messages.log_totals import LogTotals, carried_lines, told_lines
 from ..messages.logs import (
     AskedLines,
     GetLogReport,
@@ -222,7 +222,7 @@ class LogActor(Actor):
     def _counted(self) -> tuple[LogTotals | None, LogsReport | None]:
         if self._report is None:
             return None, None
-        return self._totals, added_lines(self._totals.ended, self._report)
+        return self._totals, told_lines(self._totals, self._report, self._settings.apps.keys())
 
     def _sample(self) -> None:
         now = self._wall()

@@ -307,7 +307,7 @@ class ProxyActor(Actor):
     def _counted(self) -> tuple[EdgeTotals | None, EdgeReport | None]:
         if self._report is None or self._totals is None:
             return None, None
-        return self._totals, all_told(self._totals, self._report)
+        return self._totals, all_told(self._totals, self._report, self._settings.apps.keys())
 
     def _sample(self) -> None:
         now = self._now()
