@@ -75,7 +75,8 @@ def _history(database: sqlite3.Connection, query: GetMetrics) -> MetricHistory |
         work = reading(kind, len(series), _stored_seconds(database, tier, begin, query.until), tier)
         if work <= MAX_READ:
             break
-    steps = -(-(query.until - begin) // step)
+    until = -(-query.until // tier.seconds) * tier.seconds  # a point is read as a whole
+    steps = -(-(until - begin) // step)
     if work > MAX_READ:
         return Invalid(
             f"To read that much of {len(series)} series takes too long: ask for a shorter time, or fewer series."
@@ -85,18 +86,18 @@ def _history(database: sqlite3.Connection, query: GetMetrics) -> MetricHistory |
             f"That makes {int(steps)} points of {len(series)} series: ask for a longer step, a shorter time, or fewer series."
         )
     sums: Sums = {id: {} for id in series}
-    for id, own, at, point in _points(database, tier, sorted(series), begin, query.until):
+    for id, own, at, point in _points(database, tier, sorted(series), begin, until):
         if own != kind:
             continue
         at = at // step * step
         known = sums[id].get(at)
         sums[id][at] = tuple(point) if known is None else merged(kind, known, point)
-    newest = _newest(database)
+    newest = min(_newest(database), until)
     told = [_told(kind, labels, sums[id], step, newest) for id, labels in series.items() if sums[id]]
     return MetricHistory(name=query.name, kind=kind, step=float(step), series=tuple(told))  # type: ignore[arg-type]
 
 
-def _told(kind: str, labels: dict[str, str], sums: dict[int, Point], step: int, newest: int) -> MetricSeries:
+def _told(kind: str, labels: dict[str, str], sums: dict[int, Point], step: int, newest: float) -> MetricSeries:
     ordered = sorted(sums.items())
     return MetricSeries(
         labels=labels,

@@ -136,8 +136,8 @@ def step_of(step: float, tier: Tier) -> int:
 
 
 def known_seconds(at: int, step: int, newest: float) -> float:
-    """How much of the step is over, of one that is under way: its increase is by the second as well. ``newest``: the end of
-    what is stored."""
+    """How much of the step is known, of one that is under way or cut off: its increase is by the second as well. ``newest``:
+    the end of what is stored, or of what was asked for."""
     return newest - at if at < newest < at + step else float(step)
 
 
