@@ -503,5 +503,7 @@ def test_a_step_that_is_cut_off_is_by_the_seconds_that_are_known(store, until):
     for n in range(90):
         store.append([told(10 * n + 5, counter(100.0 * (n + 1)), from_zero=True)])
     # the very first sample of a source is no increase
-    assert [value for _, value in points(ask(store, since=60, until=until, step=60.0))] == [10.0] * -(-int(until - 60) // 60)
+    assert [value for _, value in points(ask(store, since=60, until=until, step=60.0))] == [10.0] * -(
+        -int(until - 60) // 60
+    )
     assert points(ask(store, since=300, until=until, step=300.0)) == [(300, 10.0)]
