@@ -21,8 +21,11 @@ from ..runtime.timers import Task
 
 log = logging.getLogger("ndactors.metrics")
 
-MOST_WAITING = 32
-"""So much of each source waits while the store cannot write. Totals of counters lose nothing with those before them."""
+MOST_SLOTS = 32
+"""Of each source, what it told last in so many slots waits while the store cannot write: five minutes. Totals of counters lose
+nothing with what was before."""
+MOST_WAITING = 2 * MOST_SLOTS
+"""So many of each source wait before any is left out: more than anybody tells in one slot."""
 CLOCK_SECONDS = 60.0
 """A sample that is older than the open slot by more than this tells that the clock was put back."""
 MOST_QUESTIONS = 16
@@ -136,9 +139,11 @@ class MetricActor(Actor):
 
     def _keep(self, sampled: Sampled) -> None:
         self._waiting.append(sampled)
-        own = [place for place, other in enumerate(self._waiting) if other.source == sampled.source]
+        own = [other for other in self._waiting if other.source == sampled.source]
         if len(own) > MOST_WAITING:
-            del self._waiting[own[0]]
+            last = {slot(other.at, SLOT_SECONDS): other for other in own}
+            stays = {id(other) for other in list(last.values())[-MOST_SLOTS:]}
+            self._waiting = [row for row in self._waiting if row.source != sampled.source or id(row) in stays]
 
     def _write(self) -> None:
         if self._writing is not None or not self._waiting:

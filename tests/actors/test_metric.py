@@ -159,7 +159,7 @@ def test_a_store_that_fails_is_told_once_and_tried_again_with_all_that_came(worl
 
 def test_what_waits_is_bounded_and_the_newest_stays(world, until):
     world.store.error = StateError("no")
-    for n in range(3 * MOST_WAITING):
+    for n in range(2 * MOST_WAITING):
         world.tell(1000 + 10 * n)
         world.tell(1001 + 10 * n, "host")
     until(lambda: world.store.tries > 2)
@@ -168,7 +168,31 @@ def test_what_waits_is_bounded_and_the_newest_stays(world, until):
     until(lambda: world.times)
     times = world.times[0]
     assert len(times) <= 2 * MOST_WAITING
-    assert times[-1] == 1001 + 10 * (3 * MOST_WAITING - 1)
+    assert times[-1] == 1001 + 10 * (2 * MOST_WAITING - 1)
+
+
+@pytest.mark.parametrize("interval", [0.25, 5, 10])
+def test_five_minutes_of_a_disk_that_takes_nothing_are_kept_however_often_is_measured(world, until, interval):
+    world.store.error = StateError("no")
+    steps = int(400 / interval)
+    for n in range(steps):
+        world.ref.tell(Sampled(source="host", at=1000 + interval * n, samples=(gauge(n),)))
+    until(lambda: world.ref.handled >= steps, 20)
+    world.store.error = None
+    world.tell(5000)
+    until(lambda: world.times)
+    slots = {int(at // 10) for at in world.times[0]}
+    end = int((1000 + interval * (steps - 1)) // 10)
+    assert slots >= set(range(end - 30, end + 1))
+    assert len(world.times[0]) <= MOST_WAITING + 1
+
+
+def test_nothing_is_left_out_of_a_slot_that_is_measured_often(world, until):
+    for n in range(40):
+        world.ref.tell(Sampled(source="host", at=1000 + 0.25 * n, samples=(gauge(n),)))
+    world.tell(1010)
+    until(lambda: world.times)
+    assert len(world.times[0]) == 40
 
 
 def test_one_write_at_a_time(world, until):
