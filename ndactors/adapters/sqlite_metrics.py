@@ -30,7 +30,7 @@ from ..messages.metrics import GetMetricNames, GetMetrics, MetricHistory, Metric
 from ..ports import MetricsAdded
 from . import metric_reading
 from .metric_blocks import pack_row
-from .metric_settling import CHUNK, SCHEMA, chunk_of, expire, roll_up, row_of, turn
+from .metric_settling import CHUNK, SCHEMA, SEEN_SECONDS, chunk_of, expire, roll_up, row_of, turn
 from .sqlite_file import SqliteFile
 
 BUDGET_BYTES = 256 * 1024 * 1024
@@ -150,7 +150,9 @@ class SqliteMetrics:
                         "UPDATE series SET seen = max(seen, ?) WHERE id = ?", [(last, id) for id in sorted(alive)]
                     )
                     turn(database, last)
-                    expire(database, self._budget, alive)
+                    if memory.block is not None:
+                        # a clock that jumped ahead is not believed before its second hour
+                        expire(database, self._budget, alive, min(last, memory.block * TIERS[0].block))
         self._written = tuple(batches) or self._written
         memory.sources |= sources
         memory.block = block
@@ -216,7 +218,8 @@ class SqliteMetrics:
             return True
         alive = {known.id for known in memory.known.values()} | {known.id for known in changes.added.values()}
         gone = database.execute(
-            "SELECT id FROM series WHERE seen < ? ORDER BY seen LIMIT ?", (at - GONE_SECONDS, ROOM + len(alive))
+            "SELECT id FROM series WHERE seen < ? OR seen > ? ORDER BY seen LIMIT ?",
+            (at - GONE_SECONDS, at + SEEN_SECONDS, ROOM + len(alive)),  # or of a clock that was ahead
         ).fetchall()
         free = [row for row in gone if row[0] not in alive][:ROOM]
         database.executemany("DELETE FROM series WHERE id = ?", free)

@@ -221,12 +221,12 @@ def test_beyond_the_budget_the_oldest_of_the_finest_tier_go(make, tmp_path):
     database = sqlite3.connect(tmp_path / "metrics.db")
     before = used_bytes(database)
     with database:
-        expire(database, before - 4096, ())
+        expire(database, before - 4096, (), BASE + 6 * HOUR)
     first = [row[0] - BASE for row in database.execute("SELECT DISTINCT at FROM blocks WHERE tier = 10").fetchall()]
     assert first and min(first) >= HOUR
     assert used_bytes(database) <= before - 4096
     with database:
-        expire(database, 1, ())
+        expire(database, 1, (), BASE + 6 * HOUR)
     assert database.execute("SELECT count(*) FROM blocks").fetchone()[0] == 0
     database.close()
     assert ask(store, until=6 * HOUR, step=HOUR).series, "what is still in rows stays"
@@ -507,3 +507,46 @@ def test_a_step_that_is_cut_off_is_by_the_seconds_that_are_known(store, until):
         -int(until - 60) // 60
     )
     assert points(ask(store, since=300, until=until, step=300.0)) == [(300, 10.0)]
+
+
+def test_a_clock_that_is_ahead_again_and_again_pushes_nothing_out(store):
+    for hour in range(60):
+        for minute in range(60):
+            store.append([told(HOUR * hour + 60 * minute + 5, gauge(1.0))])
+        if 20 <= hour < 50:
+            store.append([told(10 * 365 * DAY + HOUR * hour, gauge(99.0))])
+    now = 60 * HOUR
+    found = ask(store, "g", since=now - DAY, until=now, step=10.0)
+    assert found.step == 10.0
+    assert points(found)[0][0] < now - DAY + 60
+    assert len(points(found)) == 24 * 60
+    times = [at - BASE for (at,) in store._file._database.execute("SELECT at FROM spans WHERE tier = 10")]
+    assert max(times) < now, "the future goes when there is enough of the past"
+
+
+def test_a_clock_that_begins_in_1970_costs_nothing_that_was_there(store):
+    for hour in range(30):
+        for minute in range(0, 60, 10):
+            store.append([told(HOUR * hour + 60 * minute + 5, gauge(1.0))])
+    for hour in range(3):
+        store.append([told(HOUR * hour - BASE, gauge(1.0))])
+    now = 30 * HOUR
+    store.append([told(now, gauge(1.0))])
+    assert len(points(ask(store, "g", since=now - 20 * HOUR, until=now, step=10.0))) == 20 * 6
+
+
+def test_series_of_a_clock_that_was_ahead_make_room_in_the_end(make):
+    store = make(max_series=50)
+
+    def put(at: float, ids: range) -> int:
+        return store.append([told(at, *(gauge(1.0, c=str(n)) for n in ids))]).refused
+
+    put(0, range(50))
+    put(10 * 365 * DAY, range(50))
+    put(20, range(50))
+    for hour in range(1, 24 * 4):
+        put(HOUR * hour, range(100, 110))
+    for n in range(400):  # so long nothing is kept in memory
+        put(4 * DAY + 10 * n, range(100, 110))
+    put(5 * DAY, range(100, 110))
+    assert put(6 * DAY, range(100, 110)) == 0
