@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ndactors.adapters import container_statistics
+from ndactors.adapters import container_statistics, host_statistics
 from ndactors.adapters.cgroups import Cgroups
 from ndactors.adapters.container_statistics import TICKS, ContainerStatistics
 from ndactors.adapters.disk_sizes import DiskSizes, folder_size
@@ -100,6 +100,44 @@ def test_cpu_is_what_was_used_between_two_readings(tree, clock):
     clock.at += 5
     (fresh,) = statistics.read(listed)
     assert fresh.cpu_percent is None, "a container that began anew has not used less than nothing"
+
+
+def test_a_network_that_is_disconnected_takes_no_bytes_with_it(tree, clock):
+    statistics, listed = reader(tree, clock), {"docker": [status()]}
+    dev = tree / "proc/100/net/dev"
+    one = "".join(line for line in dev.read_text().splitlines(keepends=True) if "eth1" not in line)
+    dev.write_text(one + "  eth1: 1000 1 0 0 0 0 0 0 2000 1 0 0 0 0 0 0\n")
+    (first,) = statistics.read(listed)
+    dev.write_text(one)
+    (after,) = statistics.read(listed)
+    assert first.network_receive == after.network_receive == 5151724
+    assert first.network_transmit == after.network_transmit == 918322 + 2000
+
+
+def test_the_hosts_bytes_are_those_of_its_hardware(tmp_path, monkeypatch):
+    head = b"Inter-|   Receive |  Transmit\n face |bytes |bytes\n"
+
+    def dev(**rows: int) -> bytes:
+        return head + b"".join(b"%s: %d 0 0 0 0 0 0 0 %d 0 0 0 0 0 0 0\n" % (n.encode(), v, v) for n, v in rows.items())
+
+    for name in ("eth0", "eth1", "bond0"):
+        (tmp_path / name).mkdir()
+    for name in ("eth0", "eth1"):
+        (tmp_path / name / "device").mkdir()
+        (tmp_path / name / "master").symlink_to("../bond0")
+    monkeypatch.setattr(host_statistics, "INTERFACES", str(tmp_path))
+    statistics, shown = HostStatistics(), []
+    for rows in (
+        dev(bond0=15, eth0=10, eth1=5),
+        dev(bond0=17, eth0=12),
+        dev(bond0=18, eth0=13),
+        head + b" eth0: broken\n",
+    ):
+        monkeypatch.setattr(
+            host_statistics, "read_rows", lambda path, *most, rows=rows: rows if path.endswith("/net/dev") else b""
+        )
+        shown.append(statistics.read()[0].network_receive)
+    assert shown == [15, 17, 18, 18]
 
 
 def test_only_what_runs_is_told(tree, clock):
