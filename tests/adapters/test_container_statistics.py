@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ndactors.adapters import container_statistics, host_statistics
+from ndactors.adapters import container_statistics, disk_sizes, host_statistics
 from ndactors.adapters.cgroups import Cgroups
 from ndactors.adapters.container_statistics import TICKS, ContainerStatistics
 from ndactors.adapters.disk_sizes import DiskSizes, folder_size
@@ -344,3 +344,39 @@ def test_a_child_that_is_not_reaped_is_a_zombie():
         assert view.zombie_count >= 1
     finally:
         process.wait()
+
+
+def volumes(tmp_path, **files: int) -> list[str]:
+    for name, count in files.items():
+        (tmp_path / name).mkdir()
+        for n in range(count):
+            (tmp_path / name / str(n)).touch()
+    return [str(tmp_path / name) for name in files]
+
+
+def test_a_large_volume_does_not_silence_those_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 100)
+    large, *small = volumes(tmp_path, a=150, b=2, c=1)
+    found = disk_sizes._walk_all([large, *small])
+    assert found[large] is None
+    assert None not in [found[each] for each in small]
+    assert disk_sizes._walk_all([large])[large] is None
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 150)
+    assert disk_sizes._walk_all([large])[large] is not None, "one alone has everything"
+
+
+def test_each_volume_has_its_turn_to_be_first(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 100)
+    paths = volumes(tmp_path, a=60, b=45, c=45, d=45)
+    disk, first = DiskSizes(tmp_path, None, monotonic=clock), []
+    for _ in range(4):
+        order = sorted(paths, key=lambda folder: (disk._turns.get(folder, float("-inf")), folder))
+        first.append(order[0][-1])
+        disk._found(order, disk_sizes._walk_all(order))
+        clock.at += 600
+    assert first == ["a", "b", "c", "d"]
+    known = {path[-1] for path, size in disk._folders.items() if size is not None}
+    assert known == {"b", "c", "d"}, "what was found stands for an hour"
+    clock.at += 3600
+    disk._found(paths, dict.fromkeys(paths))
+    assert set(disk._folders.values()) == {None}
