@@ -230,6 +230,20 @@ def test_real_processes_are_added_up_with_their_children(clock):
         process.stdin.close()
 
 
+def test_a_host_process_with_a_control_group_is_counted_by_it_whatever_daemon_asks(tree, clock):
+    table, listed = Table(ProcessStat(100, "web", "S", 1, 100, 100, 0, 10, 1)), {"process": [status()]}
+
+    def fresh() -> ContainerStatistics:
+        return ContainerStatistics(Cgroups(str(tree)), table, monotonic=clock)
+
+    before = fresh()
+    assert before.read(listed)[0].cpu_seconds == 12.345678
+    assert fresh().read(listed)[0].cpu_seconds == 12.345678
+    (tree / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/cpu.stat").write_text("nonsense\n")
+    (after,) = before.read(listed)
+    assert after.cpu_seconds is None, "the sum of its processes is another count"
+
+
 # -- disk --------------------------------------------------------------------------------------------
 
 
