@@ -285,7 +285,7 @@ class OperationsActor(Actor):
             self._end(operation, worst, reason)
 
     def _total(self, app: str, state: str, seconds: float) -> None:
-        before = self._totals_of(app)
+        before, seconds = self._totals_of(app), max(0.0, seconds)
         results = {**before.results, state: before.results.get(state, 0) + 1}
         durations = before.durations
         if state == "succeeded":
