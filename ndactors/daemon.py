@@ -53,6 +53,7 @@ from .adapters.listeners import ProcListeners
 from .adapters.log_pool import LogPool
 from .adapters.logged_engine import LoggedEngine
 from .adapters.off_loop import run as run_off_loop
+from .adapters.ordered_saves import OrderedSaves
 from .adapters.probe import SocketProber
 from .adapters.process_engine import ProcessEngine
 from .adapters.process_table import ProcessTable
@@ -280,7 +281,7 @@ class Daemon:
             open_control=self._open_control,
             metric_store=self._metrics,
             own_samples=self._own_samples,
-            save=lambda name, value: run_off_loop(off_loop, lambda: self._state.save(name, value), self._folder),
+            save=OrderedSaves(self._state.save, lambda call: run_off_loop(off_loop, call, self._folder)),
         )
 
     def _usage(self) -> ContainerStatistics:

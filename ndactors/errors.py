@@ -44,6 +44,13 @@ class SecretsUnreadable(Conflict):
     title = "Secrets cannot be read"
 
 
+class Busy(NextDeployError):
+    """As much as may wait does wait already. Nothing was done; later it may be."""
+
+    status = 429
+    title = "Too much at once"
+
+
 class TooLarge(NextDeployError):
     status = 413
     title = "Too large"

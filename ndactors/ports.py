@@ -508,7 +508,8 @@ class MetricStore(Protocol):
     """The history of metrics."""
 
     def append(self, batches: Sequence[Sampled]) -> MetricsAdded:
-        """Add what sources told, each at its own time. All of it or, with ``StateError``, nothing."""
+        """Add what sources told, each at its own time. All of it or, with ``StateError``, nothing. Batches of the last
+        write that come again (the very objects) are left out: who told them may not know what became of them."""
         ...
 
     def query(self, query: GetMetrics) -> MetricHistory:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_options_header
 
 from ndactors.core.alert_watch import KINDS
 from ndactors.core.loglevels import LEVELS
@@ -20,8 +23,9 @@ from ndactors.messages.alerts import AlertView, GetAlerts
 from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram
 from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.logs import GetLogReport, LogsReport
-from ndactors.messages.operations import DeployTotals, GetDeploys
+from ndactors.messages.operations import DEPLOY_BUCKETS, DeployTotals, GetDeploys
 from ndactors.messages.queries import (
+    RESTART_REASONS,
     ActorNode,
     AppView,
     DaemonView,
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from . import Refs
 
 CACHE_SECONDS = 1.0
+PLAIN = "text/plain; version=0.0.4"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
 # name, kind, help, labels
 FAMILIES: list[tuple[str, str, str, list[str]]] = [
@@ -121,23 +127,39 @@ _KINDS: dict[str, Any] = {"c": CounterMetricFamily, "g": GaugeMetricFamily, "h":
 def blueprint(refs: Refs, guard: Guard, *, open_to_all: bool) -> Blueprint:
     pages = Blueprint("metrics", __name__)
     collector, process = Collector(refs), ProcessCollector(namespace="", registry=None)
-    cached: dict[str, tuple[float, bytes, str]] = {}
+    cached: dict[str, tuple[float, bytes]] = {}
 
     @pages.get("/metrics")
     def metrics() -> Response:
         if not open_to_all:
             guard.require("viewer")
-        accept = request.headers.get("Accept", "")
-        encode, kind = choose_encoder(accept)
-        made, content, _ = cached.get(kind, (0.0, b"", kind))
+        wanted = format_for(request.accept_mimetypes)
+        encode, kind = choose_encoder(wanted)
+        made, content = cached.get(wanted, (float("-inf"), b""))
         if time.monotonic() - made > CACHE_SECONDS:
             answers = collector.ask()
             # the text of a hundred apps takes longer than the event loop may stand still
             content = _off_loop(lambda: encode(Answered(answers, process)))
-            cached[kind] = (time.monotonic(), content, kind)
+            cached[wanted] = (time.monotonic(), content)
         return Response(content, content_type=kind)
 
     return pages
+
+
+def format_for(accepted: MIMEAccept) -> str:
+    """One of the two that are made, whatever a client writes: the first that it takes, and plain text for who takes
+    neither. Of a client's words nothing gets into it."""
+    for words, quality in accepted:
+        kind, more = parse_options_header(words)
+        if quality > 0 and kind.lower() == "application/openmetrics-text" and _major(more.get("version", "1")) == "1":
+            return OPEN_METRICS
+        if quality > 0 and kind.lower() == "text/plain":
+            break
+    return PLAIN
+
+
+def _major(version: str) -> str:
+    return version.strip().partition(".")[0]
 
 
 Answers = list[tuple[Callable[[dict[str, Any], Any], None], Any]]
@@ -206,9 +228,7 @@ def _edge(families: dict[str, Any], report: EdgeReport) -> None:
             method, _, code = key.partition(" ")
             families["nextdeploy_requests"].add_metric([*own, method, code], count)
         for kind, histogram in totals.durations.items():
-            families["nextdeploy_request_duration_seconds"].add_metric(
-                [*own, kind], _buckets(histogram), histogram.total
-            )
+            _observe(families["nextdeploy_request_duration_seconds"], [*own, kind], histogram, LATENCY_BUCKETS)
         families["nextdeploy_request_bytes"].add_metric(own, totals.bytes_in)
         families["nextdeploy_response_bytes"].add_metric(own, totals.bytes_out)
         families["nextdeploy_requests_in_flight"].add_metric([totals.app], sum(totals.in_flight.values()))
@@ -225,7 +245,7 @@ def _apps(families: dict[str, Any], apps: tuple[AppView, ...]) -> None:
         for process in app.processes:
             own = [app.name, process.name]
             families["nextdeploy_replicas_desired"].add_metric(own, process.desired)
-            for reason, count in process.restarts_by_reason.items():
+            for reason, count in {**dict.fromkeys(RESTART_REASONS, 0), **process.restarts_by_reason}.items():
                 families["nextdeploy_container_restarts"].add_metric([*own, reason], count)
         states: dict[tuple[str, str], int] = {}
         for c in app.containers:
@@ -251,9 +271,7 @@ def _deploys(families: dict[str, Any], deploys: tuple[DeployTotals, ...]) -> Non
     for row in deploys:
         for result, count in row.results.items():
             families["nextdeploy_deploys"].add_metric([row.app, result], count)
-        families["nextdeploy_deploy_duration_seconds"].add_metric(
-            [row.app], _buckets(row.durations), row.durations.total
-        )
+        _observe(families["nextdeploy_deploy_duration_seconds"], [row.app], row.durations, DEPLOY_BUCKETS)
 
 
 def _alerts(families: dict[str, Any], alerts: tuple[AlertView, ...]) -> None:
@@ -299,18 +317,18 @@ def _actors(families: dict[str, Any], node: ActorNode) -> None:
         _actors(families, child)
 
 
-def _buckets(histogram: Histogram) -> list[tuple[str, int]]:
-    """As Prometheus wants them: cumulative, the last without a bound."""
-    running, buckets = 0, []
-    for bound, count in zip((*LATENCY_BUCKETS, None), histogram.counts, strict=True):
-        running += count
-        buckets.append(("+Inf" if bound is None else str(bound), running))
-    return buckets
+def _observe(family: Any, labels: list[str], histogram: Histogram, bounds: tuple[float, ...]) -> None:
+    """As Prometheus wants buckets: cumulative, the last without a bound. An edge of another version may have others, whose
+    bounds are not known here."""
+    if len(histogram.counts) != len(bounds) + 1:
+        return
+    names = [*(str(bound) for bound in bounds), "+Inf"]
+    family.add_metric(labels, list(zip(names, accumulate(histogram.counts), strict=True)), histogram.total)
 
 
 def _daemon(families: dict[str, Any], daemon: DaemonView) -> None:
     if daemon.hub_lag is not None:
-        families["nextdeploy_hub_lag_seconds"].add_metric([], _buckets(daemon.hub_lag), daemon.hub_lag.total)
+        _observe(families["nextdeploy_hub_lag_seconds"], [], daemon.hub_lag, LATENCY_BUCKETS)
     for name, seconds in daemon.silent.items():
         families["nextdeploy_actor_silent_seconds"].add_metric([name], seconds)
     families["nextdeploy_build_info"].add_metric([daemon.version], 1)

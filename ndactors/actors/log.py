@@ -14,7 +14,7 @@ from ..core.model import Settings
 from ..core.rollups import until_sampling
 from ..errors import EngineError, NextDeployError
 from ..messages.containers import ApplySettings, ContainersSeen, RecordEvent
-from ..messages.log_totals import LogTotals, added_lines, carried_lines
+from ..messages.log_totals import LogTotals, carried_lines, told_lines
 from ..messages.logs import (
     AskedLines,
     GetLogReport,
@@ -84,7 +84,7 @@ class LogActor(Actor):
         """What all log processes counted."""
         self._untold = False
         """There was a report since the listeners were told."""
-        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted)
+        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted, self._tell)
         self._told: tuple[LogSource, ...] = ()
         self._full = False
         self._notes: tuple[str, ...] = ()
@@ -222,18 +222,18 @@ class LogActor(Actor):
     def _counted(self) -> tuple[LogTotals | None, LogsReport | None]:
         if self._report is None:
             return None, None
-        return self._totals, added_lines(self._totals.ended, self._report)
+        return self._totals, told_lines(self._totals, self._report, self._settings.apps.keys())
 
     def _sample(self) -> None:
-        now = self._wall()
-        self.after(until_sampling(now), SampleNow())
-        _, report = self._counted()
-        if self._untold and report is not None:
+        self.after(until_sampling(self._wall()), SampleNow())
+        if self._untold:
             self._untold = False
-            self._counters.keep()
-            told = Sampled(source="logs", at=now, samples=log_samples(report), from_zero=True)
-            for listener in self._listeners:
-                listener.tell(told)
+            self._counters.tell()
+
+    def _tell(self, report: LogsReport) -> None:
+        told = Sampled(source="logs", at=self._wall(), samples=log_samples(report), from_zero=True)
+        for listener in self._listeners:
+            listener.tell(told)
 
 
 class SampleNow: ...

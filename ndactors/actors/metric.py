@@ -4,13 +4,14 @@ interest here. Questions are answered beside the mailbox."""
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.rollups import SLOT_SECONDS, slot, until_sampling
 from ..core.samples import Sample
-from ..errors import NextDeployError, StateError
+from ..errors import Busy, NextDeployError, StateError
 from ..messages.containers import RecordEvent
 from ..messages.metrics import GetMetricNames, GetMetrics, Sampled
 from ..ports import MetricsAdded, MetricStore
@@ -20,10 +21,15 @@ from ..runtime.timers import Task
 
 log = logging.getLogger("ndactors.metrics")
 
-MOST_WAITING = 32
-"""So much of each source waits while the store cannot write. Totals of counters lose nothing with those before them."""
+MOST_SLOTS = 32
+"""Of each source, what it told last in so many slots waits while the store cannot write: five minutes. Totals of counters lose
+nothing with what was before."""
+MOST_WAITING = 2 * MOST_SLOTS
+"""So many of each source wait before any is left out: more than anybody tells in one slot."""
 CLOCK_SECONDS = 60.0
 """A sample that is older than the open slot by more than this tells that the clock was put back."""
+MOST_QUESTIONS = 16
+"""So many wait while one is answered: each takes a thread, and those are for everybody."""
 LATE_SECONDS = 3.0 * SLOT_SECONDS
 """What waits for so long without news is written, too."""
 
@@ -74,13 +80,15 @@ class MetricActor(Actor):
         self._writing: Task | None = None
         self._failing = False
         self._full = False
+        self._asked: deque[tuple[Later, Callable[[], object]]] = deque()
+        self._answering = False
 
     def on_start(self) -> None:
         self.after(until_sampling(self._now()), SampleNow())
         self.every(LATE_SECONDS, LookForLate())
 
     def on_stop(self) -> None:
-        """What is being written may have got stuck on its way. Told twice, totals of counters count once."""
+        """What is being written may have got stuck on its way. The store knows the very batches that it has already."""
         left = self._batches + self._waiting
         if left:
             try:
@@ -131,9 +139,11 @@ class MetricActor(Actor):
 
     def _keep(self, sampled: Sampled) -> None:
         self._waiting.append(sampled)
-        own = [place for place, other in enumerate(self._waiting) if other.source == sampled.source]
+        own = [other for other in self._waiting if other.source == sampled.source]
         if len(own) > MOST_WAITING:
-            del self._waiting[own[0]]
+            last = {slot(other.at, SLOT_SECONDS): other for other in own}
+            stays = {id(other) for other in list(last.values())[-MOST_SLOTS:]}
+            self._waiting = [row for row in self._waiting if row.source != sampled.source or id(row) in stays]
 
     def _write(self) -> None:
         if self._writing is not None or not self._waiting:
@@ -171,12 +181,26 @@ class MetricActor(Actor):
     # -- questions ---------------------------------------------------------------------------------
 
     def _later(self, call: Callable[[], object]) -> Later:
+        """One is answered at a time, in their order; those whose askers gave up are left out."""
+        if len(self._asked) >= MOST_QUESTIONS:
+            self._asked = deque(row for row in self._asked if not row[0].done)
+            if len(self._asked) >= MOST_QUESTIONS:
+                raise Busy(f"{MOST_QUESTIONS} questions about the history of metrics wait already; ask again later.")
         later = Later()
-        self.run(call, lambda value, error: Answered(later, value, error))
+        self._asked.append((later, call))
+        self._ask_store()
         return later
 
-    @staticmethod
-    def _answer(message: Answered) -> None:
+    def _ask_store(self) -> None:
+        while self._asked and not self._answering:
+            later, call = self._asked.popleft()
+            if not later.done:
+                self._answering = True
+                self.run(call, lambda value, error, later=later: Answered(later, value, error))  # type: ignore[misc]
+
+    def _answer(self, message: Answered) -> None:
+        self._answering = False
+        self._ask_store()
         if message.error is None:
             message.later.answer(message.value)
         elif isinstance(message.error, NextDeployError):

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..core.logrecords import parse_ns
 from ..core.model import App
 from ..errors import Conflict, NotFound
 from ..messages.containers import AccountFor, CancelChange, CarryOut, RecordEvent
 from ..messages.deployments import KINDS
-from ..messages.edge import LATENCY_BUCKETS, Histogram
+from ..messages.edge import Histogram
 from ..messages.operations import (
+    DEPLOY_BUCKETS,
+    DEPLOY_RESULTS,
     AskAgain,
     BeginOperation,
     CancelOperation,
@@ -94,19 +97,19 @@ class OperationsActor(Actor):
         self._unsaved: set[str] = set()
         self._flush: Timer | None = None
         self._began: dict[str, float] = {}
-        """Since when this actor knows of an operation (Unix seconds)."""
+        """When an operation began, by the monotonic clock."""
         self._totals: dict[str, DeployTotals] = {}
 
     def on_start(self) -> None:
         saved = self._state.load(TOTALS, DeploysSaved)
-        self._totals = {row.app: row for row in saved.rows} if saved is not None else {}
+        self._totals = {row.app: _in_buckets(row) for row in saved.rows} if saved is not None else {}
         for operation in self._ledger.operations(GetOperations(state="running", limit=10_000)).items:
             full = self._ledger.operation(operation.id) or operation
             self._running[full.id] = full
             self._left[full.id] = set(full.apps) - full.parts.keys()
             if full.parts:
                 self._worst[full.id] = max(full.parts.values(), key=lambda state: _SEVERITY[state])
-            self._began[full.id] = time.time()
+            self._began[full.id] = time.monotonic() - _seconds_since(full.started, time.time())
             asked = self._state.load(f"{REQUESTS}/{full.id}", CarryOut)
             for app in sorted(self._left[full.id]):
                 self._apps.tell(asked or AccountFor(operation=full.id, app=app))
@@ -142,7 +145,7 @@ class OperationsActor(Actor):
             case GetOperation(id=id):
                 return self._find(id)
             case GetDeploys():
-                return tuple(row for _, row in sorted(self._totals.items()))
+                return tuple(self._totals_of(app) for app in sorted(self._current()))
             case GetOperations():
                 return self._page(message)
             case GetRevisions():
@@ -208,7 +211,7 @@ class OperationsActor(Actor):
     def _open(self, operation: Operation) -> None:
         self._running[operation.id] = operation
         self._left[operation.id] = set(operation.apps)
-        self._began[operation.id] = time.time()
+        self._began[operation.id] = time.monotonic()
         self._ledger.save_operation(operation)
         if not operation.apps:
             self._end(operation, "succeeded", "")
@@ -260,7 +263,7 @@ class OperationsActor(Actor):
             return
         self._left[operation.id].discard(message.app)
         if operation.kind in COUNTED:
-            self._total(message.app, message.state, time.time() - self._began[operation.id])
+            self._total(message.app, message.state, time.monotonic() - self._began[operation.id])
         app, several = message.app, len(operation.apps) > 1
         if message.revision is not None:
             operation = replace(operation, revisions={**operation.revisions, app: message.revision})
@@ -282,17 +285,21 @@ class OperationsActor(Actor):
             self._end(operation, worst, reason)
 
     def _total(self, app: str, state: str, seconds: float) -> None:
-        none = DeployTotals(app=app, results={}, durations=Histogram(counts=(0,) * (len(LATENCY_BUCKETS) + 1), total=0))
-        before = self._totals.get(app, none)
+        before, seconds = self._totals_of(app), max(0.0, seconds)
         results = {**before.results, state: before.results.get(state, 0) + 1}
         durations = before.durations
         if state == "succeeded":
             counts = list(durations.counts)
-            counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+            counts[bisect_left(DEPLOY_BUCKETS, seconds)] += 1
             durations = Histogram(counts=tuple(counts), total=durations.total + seconds)
         self._totals[app] = DeployTotals(app=app, results=results, durations=durations)
         self._totals = {name: row for name, row in self._totals.items() if name == app or name in self._current()}
         self._state.save(TOTALS, DeploysSaved(rows=tuple(self._totals.values())))
+
+    def _totals_of(self, app: str) -> DeployTotals:
+        """With 0 for what never happened: a counter that appears with 1 never rose, for who watches it."""
+        row = self._totals.get(app) or DeployTotals(app=app, results={}, durations=_NO_DURATIONS)
+        return replace(row, results={**dict.fromkeys(DEPLOY_RESULTS, 0), **row.results})
 
     def _end(self, operation: Operation, state: OperationState, reason: str) -> None:
         ended = replace(operation, state=state, reason=reason, ended=self._stamp(time.time()))
@@ -336,6 +343,20 @@ class OperationsActor(Actor):
         if not page.items and query.before is None and query.app not in self._current():
             raise NotFound(f"There is no app called {query.app}.")
         return replace(page, items=tuple(replace(item, spec=None) for item in page.items))
+
+
+_NO_DURATIONS = Histogram(counts=(0,) * (len(DEPLOY_BUCKETS) + 1), total=0.0)
+
+
+def _in_buckets(row: DeployTotals) -> DeployTotals:
+    """Durations that another version counted in other buckets begin anew."""
+    return row if len(row.durations.counts) == len(_NO_DURATIONS.counts) else replace(row, durations=_NO_DURATIONS)
+
+
+def _seconds_since(stamp: str, now: float) -> float:
+    """``now`` is Unix seconds; never less than 0, whatever the clock was."""
+    began = parse_ns(stamp)
+    return max(0.0, now - began / 1e9) if began is not None else 0.0
 
 
 _SEVERITY = {"succeeded": 0, "cancelled": 1, "failed": 2}

@@ -138,7 +138,7 @@ class ProxyActor(Actor):
         self._totals: EdgeTotals | None = None
         self._untold = False
         """There was a report since the listeners were told."""
-        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted)
+        self._counters = SavedFirst(self.run, lambda record: save(TOTALS, record), self._counted, self._tell)
         self._pages: dict[str, dict[str, str]] = {}
         self._maintenance: set[str] = set()
         self._services: dict[str, Service] = {}
@@ -307,18 +307,18 @@ class ProxyActor(Actor):
     def _counted(self) -> tuple[EdgeTotals | None, EdgeReport | None]:
         if self._report is None or self._totals is None:
             return None, None
-        return self._totals, all_told(self._totals, self._report)
+        return self._totals, all_told(self._totals, self._report, self._settings.apps.keys())
 
     def _sample(self) -> None:
-        now = self._now()
-        self.after(until_sampling(now), SampleNow())
-        _, report = self._counted()
-        if self._untold and report is not None:
+        self.after(until_sampling(self._now()), SampleNow())
+        if self._untold:
             self._untold = False
-            self._counters.keep()
-            told = Sampled(source="edge", at=now, samples=edge_samples(report), from_zero=True)
-            for listener in self._listeners:
-                listener.tell(told)
+            self._counters.tell()
+
+    def _tell(self, report: EdgeReport) -> None:
+        told = Sampled(source="edge", at=self._now(), samples=edge_samples(report), from_zero=True)
+        for listener in self._listeners:
+            listener.tell(told)
 
 
 def _drained(report: EdgeReport, drain: Draining) -> bool:

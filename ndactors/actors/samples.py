@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ..core.loglevels import LEVELS
 from ..core.samples import Kind, Sample
-from ..messages.edge import EdgeReport, Histogram, ServiceTotals
+from ..messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, ServiceTotals
 from ..messages.logs import LogsReport
 from ..messages.queries import AppView
 
@@ -27,8 +27,9 @@ def _service(totals: ServiceTotals) -> list[Sample]:
     for key, count in totals.requests.items():
         codes[key.partition(" ")[2]] += count
     samples = [_counter("nextdeploy_requests_total", count, {**own, "code": code}) for code, count in codes.items()]
-    if totals.durations:
-        rows = totals.durations.values()
+    # an edge of another version may have other buckets
+    rows = [row for row in totals.durations.values() if len(row.counts) == len(LATENCY_BUCKETS) + 1]
+    if rows:
         counts = tuple(sum(column) for column in zip(*(row.counts for row in rows), strict=True))
         both = Histogram(counts=counts, total=sum(row.total for row in rows))
         samples.append(_histogram("nextdeploy_request_duration_seconds", both, own))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import StateError
 from ..runtime.ref import Later
@@ -22,21 +23,28 @@ class Saved:
     record: object
     answer: object
     asked: list[Later]
+    telling: bool
     error: BaseException | None
 
 
 class SavedFirst:
-    """``current`` gives what to save (None: nothing yet) and what to answer; ``save`` may wait. Its actor passes every
-    ``Saved`` to ``done``."""
+    """``current`` gives what to save (None: nothing yet) and what to answer; ``save`` may wait; ``told`` takes the answer to
+    those who listen. Its actor passes every ``Saved`` to ``done``."""
 
     def __init__(
-        self, run: Run, save: Callable[[object], None], current: Callable[[], tuple[object | None, object]]
+        self,
+        run: Run,
+        save: Callable[[object], None],
+        current: Callable[[], tuple[object | None, object]],
+        told: Callable[[Any], None],
     ) -> None:
         self._run = run
         self._save = save
         self._current = current
+        self._told = told
         self._saved: object = None
         self._asked: list[Later] = []
+        self._telling = False
         self._saving = False
 
     def ask(self) -> object:
@@ -45,18 +53,27 @@ class SavedFirst:
         if record is None or record == self._saved:
             return answer
         later = Later()
-        self._asked.append(later)
+        self._asked = [*(each for each in self._asked if not each.done), later]
         self.keep()
         return later
+
+    def tell(self) -> None:
+        """``told`` gets what is now, or what is then, once it is saved."""
+        self._telling = True
+        self.keep()
 
     def keep(self) -> None:
         """Save what is new, if nothing is being saved; who asks meanwhile gets what the next one saves."""
         record, answer = self._current()
-        if self._saving or record is None or (record == self._saved and not self._asked):
+        if self._saving or record is None:
             return
         asked, self._asked = self._asked, []
+        telling, self._telling = self._telling, False
+        if record == self._saved:
+            self._give(answer, asked, telling=telling)
+            return
         self._saving = True
-        self._run(lambda: self._save(record), lambda _, error: Saved(record, answer, asked, error))
+        self._run(lambda: self._save(record), lambda _, error: Saved(record, answer, asked, telling, error))
 
     def done(self, message: Saved) -> None:
         """A disk that takes nothing does not keep anybody from seeing the figures."""
@@ -67,10 +84,15 @@ class SavedFirst:
             log.error("counters cannot be saved: %s", message.error)
         else:
             raise message.error
-        for later in message.asked:
-            later.answer(message.answer)
-        if self._asked:
+        self._give(message.answer, message.asked, telling=message.telling)
+        if self._asked or self._telling:
             self.keep()
+
+    def _give(self, answer: object, asked: list[Later], *, telling: bool) -> None:
+        for later in asked:
+            later.answer(answer)
+        if telling:
+            self._told(answer)
 
     def last_words(self) -> None:
         """At an orderly stop."""

@@ -59,8 +59,8 @@ class Cgroups:
             self._places.pop((mark, pid), None)
         return None
 
-    def network(self, mark: str, pid: int, *, has_address: bool) -> tuple[int, int] | None:
-        """Bytes received and sent; None where it has the host's network. ``has_address``: what to believe where that
+    def network(self, mark: str, pid: int, *, has_address: bool) -> dict[str, tuple[int, int]] | None:
+        """Bytes received and sent, by interface; None where it has the host's network. ``has_address``: what to believe where that
         cannot be seen. Only after ``read`` found it: then ``pid`` is surely its own."""
         places = self._places.get((mark, pid))
         own = has_address if places is None or places.own_network is None else places.own_network

@@ -15,6 +15,7 @@ from ..core import containers as labels
 from ..core.containers import ContainerStatus
 from ..core.model import Settings
 from ..core.processes import ProcessStat, groups
+from ..core.traffic import Traffic
 from ..core.usage import Engine, cpu_percent, of_engine
 from ..errors import EngineError, EngineUnreachable, NextDeployError
 from ..messages.stats import ContainerUsage
@@ -71,6 +72,9 @@ class ContainerStatistics:
         self._last: dict[str, Reading] = {}
         self._lost_ticks: dict[str, tuple[int, int]] = {}
         """Of each host process: the ticks of what it left behind, and its last sum."""
+        self._grouped: set[str] = set()
+        """Host processes with a control group that counts their CPU."""
+        self._traffic: dict[str, Traffic] = {}
         self._asked: dict[str, float] = {}
         # whoever asked may be gone while its work goes on in a thread
         self._working = _Lock()
@@ -85,6 +89,8 @@ class ContainerStatistics:
         every = {status.id for rows in running.values() for status in rows}
         self._last = {container: reading for container, reading in found.items() if container in every}
         self._lost_ticks = {each: row for each, row in self._lost_ticks.items() if each in every}
+        self._grouped &= every
+        self._traffic = {each: row for each, row in self._traffic.items() if each in every}
         self._asked = {each: at for each, at in self._asked.items() if each in every}
         sizes = self._disk.sizes if self._disk is not None else {}
         return tuple(
@@ -124,7 +130,9 @@ class ContainerStatistics:
         figures = self._cgroups.read(status.id, status.pid)
         if figures is None or figures.cpu_seconds is None:
             return None
-        network = self._cgroups.network(status.id, status.pid, has_address=status.address is not None)
+        rows = self._cgroups.network(status.id, status.pid, has_address=status.address is not None)
+        # a network that it is disconnected from takes nothing with it
+        network = self._traffic.setdefault(status.id, Traffic()).total(rows) if rows is not None else None
         engine = Engine(
             cpu_seconds=figures.cpu_seconds,
             memory=figures.memory,
@@ -146,7 +154,7 @@ class ContainerStatistics:
             own = self._cgroups.read(_mark("process", status), pid)
             memory = sum(process.pages for process in members) * PAGE
             engine = Engine(
-                cpu_seconds=self._ticks(status.id, members) / TICKS,
+                cpu_seconds=self._seconds(status.id, own.cpu_seconds if own is not None else None, members),
                 memory=memory if own is None or own.memory is None else own.memory,
                 memory_limit=own.memory_limit if own is not None else None,
                 pids=len(members),
@@ -154,6 +162,15 @@ class ContainerStatistics:
             usage = self._usage(status, engine, "process", at)
             found[status.id] = Reading(replace(usage, oom_kills=own.oom_kills if own is not None else None), at)
         return found
+
+    def _seconds(self, container: str, grouped: float | None, members: Sequence[ProcessStat]) -> float | None:
+        """By its control group, where it has one: that forgets nothing. One that cannot be read for once is not made up
+        for by another count."""
+        if grouped is not None:
+            self._grouped.add(container)
+        if container in self._grouped:
+            return grouped
+        return self._ticks(container, members) / TICKS
 
     def _ticks(self, container: str, members: Sequence[ProcessStat]) -> int:
         """Never falling: what a child had used is not lost when somebody else reaps it."""

@@ -24,6 +24,9 @@ VOLUME_SECONDS = 600.0
 WALK_SECONDS = 20.0
 """For all volumes together."""
 MAX_FILES = 200_000
+"""Of all volumes together: the first has half, if there are others, and each of those an equal share of what is left then."""
+STANDS_SECONDS = 3600.0
+"""So long the last figure of a volume stands that its share did not suffice for."""
 BLOCK = 512
 Apply = Callable[[Callable[[], Any]], Any]
 
@@ -44,6 +47,10 @@ class DiskSizes:
         self._monotonic = monotonic
         self._walked = float("-inf")
         self._folders: dict[str, int | None] = {}
+        self._measured: dict[str, tuple[float, int]] = {}
+        """When each was, and its size."""
+        self._turns: dict[str, float] = {}
+        """When each had its figure, or was the first, and so had half of everything."""
         self.sizes: dict[str, int] = {}
 
     def measure(self, containers: Mapping[str, Sequence[ContainerStatus]], settings: Settings) -> None:
@@ -54,8 +61,8 @@ class DiskSizes:
         }
         wanted = {folder for folders in own.values() for folder in folders}
         if self._monotonic() - self._walked > VOLUME_SECONDS or wanted - self._folders.keys():
-            self._folders = self._apply(lambda: _walk_all(sorted(wanted)))
-            self._walked = self._monotonic()
+            order = sorted(wanted, key=lambda folder: (self._turns.get(folder, float("-inf")), folder))
+            self._found(order, self._apply(lambda: _walk_all(order)))
         sizes: dict[str, int] = {}
         for engine, rows in containers.items():
             for status in rows:
@@ -67,6 +74,19 @@ class DiskSizes:
                 if parts and len(known) == len(parts):
                     sizes[status.id] = sum(known)
         self.sizes = sizes
+
+    def _found(self, order: Sequence[str], found: Mapping[str, int | None]) -> None:
+        now = self._walked = self._monotonic()
+        for folder, size in found.items():
+            if size is not None:
+                self._measured[folder] = (now, size)
+            if size is not None or folder == order[0]:
+                self._turns[folder] = now
+        self._turns = {folder: at for folder, at in self._turns.items() if folder in found}
+        self._measured = {
+            folder: row for folder, row in self._measured.items() if folder in found and now - row[0] <= STANDS_SECONDS
+        }
+        self._folders = {folder: self._measured.get(folder, (now, None))[1] for folder in found}
 
     def _layers(self) -> dict[str, int]:
         if self._engine is None:
@@ -104,9 +124,12 @@ def _listed(api: Any, wanted: Mapping[str, Any]) -> Any:
 def _walk_all(folders: Sequence[str]) -> dict[str, int | None]:
     deadline, left = time.monotonic() + WALK_SECONDS, MAX_FILES
     found: dict[str, int | None] = {}
-    for folder in folders:
-        found[folder], seen = folder_size(folder, left, deadline)
-        left -= seen
+    for place, folder in enumerate(folders):
+        others = len(folders) - place - 1
+        share = 1 + (others if place else min(others, 1))
+        now = time.monotonic()
+        found[folder], seen = folder_size(folder, left // share, now + (deadline - now) / share)
+        left -= min(left, seen)
     return found
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psutil
 from gevent.monkey import get_original
 
-from ..core import processes
+from ..core import cgroups, processes
 from ..core.pressure import pressure
+from ..core.traffic import Rows, Traffic, outside
 from ..messages.queries import HostView
 from ..messages.stats import ZombieView
 from .kernel_files import read_rows, read_value
 from .process_table import ProcessTable
 
 REAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "overlay", "apfs", "ntfs")
-TWICE = ("lo", "veth", "docker", "br-", "virbr", "cni", "flannel", "cali")
-"""Interfaces, by the beginning of their names, whose bytes another one carries too."""
+INTERFACES = "/sys/class/net"
 _Lock = get_original("threading", "Lock")
 MAX_DISKS = 64
 MAX_ZOMBIES = 50
@@ -37,6 +37,8 @@ class HostStatistics:
         self._apply = apply
         self._cpu = _cpu_times()
         self._watch = processes.ZombieWatch()
+        self._traffic = Traffic()
+        self._sums = (0, 0)
         # whoever asked may be gone while its work goes on in a thread
         self._working = _Lock()
 
@@ -51,7 +53,10 @@ class HostStatistics:
 
     def _read(self) -> tuple[HostView, tuple[processes.ZombieNews, ...]]:
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        received, sent = _network()
+        rows = _interfaces()
+        if rows is not None:
+            self._sums = self._traffic.total(outside(rows, _devices(rows)))
+        received, sent = self._sums
         disks, inodes = _disks()
         table = self._table.look()
         zombies = processes.zombies(table)
@@ -102,19 +107,25 @@ def _pressures() -> dict[str, tuple[float, float | None]]:
     return {name: row for name, row in found.items() if row is not None}
 
 
-def _network() -> tuple[int, int]:
+def _interfaces() -> Rows | None:
+    """None if they cannot be read now."""
     data = read_rows("/proc/self/net/dev")
-    if data is None:
-        every = psutil.net_io_counters(pernic=True, nowrap=False)
-        rows = [row for name, row in every.items() if not name.startswith(TWICE)]
-        return sum(row.bytes_recv for row in rows), sum(row.bytes_sent for row in rows)
-    received = sent = 0
-    for line in data.split(b"\n"):
-        name, colon, rest = line.partition(b":")
-        figures = rest.split()
-        if colon and len(figures) > 8 and not name.decode("ascii", "replace").strip().startswith(TWICE):
-            received, sent = received + int(figures[0]), sent + int(figures[8])
-    return received, sent
+    if data is not None:
+        return cgroups.network(data)
+    every = psutil.net_io_counters(pernic=True, nowrap=False)
+    return {name: (row.bytes_recv, row.bytes_sent) for name, row in every.items()}
+
+
+def _devices(names: Iterable[str]) -> dict[str, str | None]:
+    """Interfaces with hardware, each with the one that it is a part of."""
+    return {name: _master(name) for name in names if os.path.exists(f"{INTERFACES}/{name}/device")}
+
+
+def _master(name: str) -> str | None:
+    try:
+        return os.path.basename(os.readlink(f"{INTERFACES}/{name}/master"))
+    except OSError:
+        return None
 
 
 def _disks() -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:

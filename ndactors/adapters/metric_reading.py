@@ -9,6 +9,7 @@ import msgspec
 
 from ..core.rollups import (
     LATEST,
+    MAX_READ,
     MAX_STEPS,
     TIERS,
     Point,
@@ -16,8 +17,9 @@ from ..core.rollups import (
     known_seconds,
     merged,
     quantile,
+    reading,
     step_of,
-    tier_for,
+    tiers_for,
     value_of,
 )
 from ..errors import Invalid, NotFound
@@ -66,27 +68,36 @@ def _history(database: sqlite3.Connection, query: GetMetrics) -> MetricHistory |
     if found is None:
         return NotFound(f"There is no history of {query.name}.")
     kind, series = found
-    tier = TIERS[tier_for(query.since, query.step, [oldest_slot(database, tier) for tier in TIERS])]
-    step = step_of(query.step, tier)
-    begin = int(query.since // step) * step
-    steps = -(-(query.until - begin) // step)
+    for place in tiers_for(query.since, query.step, [oldest_slot(database, tier) for tier in TIERS]):
+        tier = TIERS[place]
+        step = step_of(query.step, tier)
+        begin = int(query.since // step) * step
+        work = reading(kind, len(series), _stored_seconds(database, tier, begin, query.until), tier)
+        if work <= MAX_READ:
+            break
+    until = -(-query.until // tier.seconds) * tier.seconds  # a point is read as a whole
+    steps = -(-(until - begin) // step)
+    if work > MAX_READ:
+        return Invalid(
+            f"To read that much of {len(series)} series takes too long: ask for a shorter time, or fewer series."
+        )
     if steps > MAX_STEPS or steps * len(series) > MAX_POINTS:
         return Invalid(
             f"That makes {int(steps)} points of {len(series)} series: ask for a longer step, a shorter time, or fewer series."
         )
     sums: Sums = {id: {} for id in series}
-    for id, own, at, point in _points(database, tier, sorted(series), begin, query.until):
+    for id, own, at, point in _points(database, tier, sorted(series), begin, until):
         if own != kind:
             continue
         at = at // step * step
         known = sums[id].get(at)
         sums[id][at] = tuple(point) if known is None else merged(kind, known, point)
-    newest = _newest(database)
+    newest = min(_newest(database), until)
     told = [_told(kind, labels, sums[id], step, newest) for id, labels in series.items() if sums[id]]
     return MetricHistory(name=query.name, kind=kind, step=float(step), series=tuple(told))  # type: ignore[arg-type]
 
 
-def _told(kind: str, labels: dict[str, str], sums: dict[int, Point], step: int, newest: int) -> MetricSeries:
+def _told(kind: str, labels: dict[str, str], sums: dict[int, Point], step: int, newest: float) -> MetricSeries:
     ordered = sorted(sums.items())
     return MetricSeries(
         labels=labels,
@@ -163,6 +174,12 @@ def _points(
                     found = row.of(series)
                     if found is not None:
                         yield series, found[0], at, found[1]
+
+
+def _stored_seconds(database: sqlite3.Connection, tier: Tier, since: int, until: float) -> float:
+    """Of how many seconds there may be points: those of blocks, and of one more that is in rows."""
+    times = [at for at in block_times(database, tier) if at + tier.block > since and at < until]
+    return min(until - since, float((len(times) + 1) * tier.block))
 
 
 def _newest(database: sqlite3.Connection) -> int:

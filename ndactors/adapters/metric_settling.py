@@ -177,12 +177,13 @@ def oldest_slot(database: sqlite3.Connection, tier: Tier) -> int | None:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def expire(database: sqlite3.Connection, budget: int, alive: Collection[int]) -> None:
+def expire(database: sqlite3.Connection, budget: int, alive: Collection[int], now: int) -> None:
     """Of each tier the newest blocks stay, as many as ``Tier.blocks`` says; then the oldest of the finest tier go until
-    everything fits into ``budget`` bytes. Series without points go with their last, but those ``alive`` (ids)."""
+    everything fits into ``budget`` bytes. Series without points go with their last, but those ``alive`` (ids). ``now`` (Unix
+    seconds): it is no earlier than that."""
     for tier in TIERS:
-        for at in block_times(database, tier)[: -tier.blocks]:
-            _drop(database, tier, at)
+        if _expire_tier(database, tier, now) and tier is TIERS[0]:
+            database.execute("UPDATE series SET seen = ? WHERE seen > ?", (now, now + SEEN_SECONDS))
     for _ in range(SHRINK_ROUNDS):
         if used_bytes(database) <= budget or not _drop_oldest(database):
             break
@@ -191,6 +192,18 @@ def expire(database: sqlite3.Connection, budget: int, alive: Collection[int]) ->
     if oldest is not None:
         gone = database.execute("SELECT id FROM series WHERE seen + ? < ?", (SEEN_SECONDS, oldest)).fetchall()
         database.executemany("DELETE FROM series WHERE id = ?", [row for row in gone if row[0] not in alive])
+
+
+def _expire_tier(database: sqlite3.Connection, tier: Tier, now: int) -> bool:
+    """Blocks of the future are of a clock that was wrong, or it is wrong now: they push nothing out, and go when there is as
+    much without them as is kept. True if there is."""
+    times = block_times(database, tier)
+    ahead = [at for at in times if at > now + tier.block]
+    real = times[: len(times) - len(ahead)]
+    enough = len(real) >= tier.blocks
+    for at in [*real[: -tier.blocks], *(ahead if enough else ahead[: -tier.blocks])]:
+        _drop(database, tier, at)
+    return enough
 
 
 def _drop_oldest(database: sqlite3.Connection) -> bool:

@@ -30,7 +30,7 @@ from ..messages.metrics import GetMetricNames, GetMetrics, MetricHistory, Metric
 from ..ports import MetricsAdded
 from . import metric_reading
 from .metric_blocks import pack_row
-from .metric_settling import CHUNK, SCHEMA, chunk_of, expire, roll_up, row_of, turn
+from .metric_settling import CHUNK, SCHEMA, SEEN_SECONDS, chunk_of, expire, roll_up, row_of, turn
 from .sqlite_file import SqliteFile
 
 BUDGET_BYTES = 256 * 1024 * 1024
@@ -101,6 +101,8 @@ class SqliteMetrics:
         self._budget = budget
         self._max_series = max_series
         self._memory: Memory | None = None
+        self._written: tuple[Sampled, ...] = ()
+        """The batches of the last write, to be known again."""
 
     def append(self, batches: Sequence[Sampled]) -> MetricsAdded:
         return self._file.call(lambda database: self._append(database, batches))
@@ -117,6 +119,8 @@ class SqliteMetrics:
     # -- writing -----------------------------------------------------------------------------------
 
     def _append(self, database: sqlite3.Connection, batches: Sequence[Sampled]) -> MetricsAdded:
+        written = {id(batch) for batch in self._written}
+        batches = [batch for batch in batches if id(batch) not in written]
         memory = self._remember(database)
         changes, last = Changes(), None
         with database:
@@ -146,7 +150,10 @@ class SqliteMetrics:
                         "UPDATE series SET seen = max(seen, ?) WHERE id = ?", [(last, id) for id in sorted(alive)]
                     )
                     turn(database, last)
-                    expire(database, self._budget, alive)
+                    if memory.block is not None:
+                        # a clock that jumped ahead is not believed before its second hour
+                        expire(database, self._budget, alive, min(last, memory.block * TIERS[0].block))
+        self._written = tuple(batches) or self._written
         memory.sources |= sources
         memory.block = block
         self._learn(memory, changes)
@@ -211,7 +218,8 @@ class SqliteMetrics:
             return True
         alive = {known.id for known in memory.known.values()} | {known.id for known in changes.added.values()}
         gone = database.execute(
-            "SELECT id FROM series WHERE seen < ? ORDER BY seen LIMIT ?", (at - GONE_SECONDS, ROOM + len(alive))
+            "SELECT id FROM series WHERE seen < ? OR seen > ? ORDER BY seen LIMIT ?",
+            (at - GONE_SECONDS, at + SEEN_SECONDS, ROOM + len(alive)),  # or of a clock that was ahead
         ).fetchall()
         free = [row for row in gone if row[0] not in alive][:ROOM]
         database.executemany("DELETE FROM series WHERE id = ?", free)

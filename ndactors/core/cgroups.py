@@ -104,9 +104,9 @@ def limit_of(count: int | None, host_memory: int) -> int | None:
     return None if count is None or count >= ceiling else count
 
 
-def network(data: bytes | None) -> tuple[int, int] | None:
-    """``/proc/PID/net/dev``: bytes received and sent by all interfaces but loopback."""
-    received = sent = 0
+def network(data: bytes | None) -> dict[str, tuple[int, int]] | None:
+    """``/proc/PID/net/dev``: bytes received and sent, by interface, loopback left out."""
+    found = {}
     if data is None or data.count(b"|") < 4:
         return None
     for line in data.split(b"\n"):
@@ -117,8 +117,11 @@ def network(data: bytes | None) -> tuple[int, int] | None:
         if len(figures) < 9 or not (figures[0].isdigit() and figures[8].isdigit()) or len(rest) > 1000:
             return None
         if name.strip() != b"lo":
-            received, sent = received + int(figures[0]), sent + int(figures[8])
-    return (received, sent) if max(received, sent) <= LARGEST else None
+            row = int(figures[0]), int(figures[8])
+            if max(row) > LARGEST:
+                return None
+            found[name.strip().decode("ascii", "replace")] = row
+    return found
 
 
 def number(data: bytes | None) -> int | None:

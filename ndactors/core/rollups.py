@@ -43,6 +43,9 @@ TIERS = (Tier(10, DAY, HOUR), Tier(60, 7 * DAY, 6 * HOUR), Tier(HOUR, 365 * DAY,
 SLOT_SECONDS = TIERS[0].seconds
 MAX_STEPS = 11_000
 """In one answer, for each series: as Prometheus has it."""
+MAX_READ = 1_000_000
+"""Points that are read for one answer. A histogram's count for ``HISTOGRAM_WEIGHT``."""
+HISTOGRAM_WEIGHT = 4
 LATEST = 1 << 40
 """No time is later, in Unix seconds."""
 
@@ -108,26 +111,33 @@ def merged(kind: str, a: Sequence[float], b: Sequence[float]) -> Point:
 # -- questions -------------------------------------------------------------------------------------
 
 
-def tier_for(since: float, step: float, oldest: Sequence[int | None]) -> int:
-    """Which tier answers, by its place: of those that reach back to ``since``, or as far as any does, the coarsest whose
-    slots make up a step, else the finest. ``oldest``: of each tier, the oldest slot that is there."""
+def tiers_for(since: float, step: float, oldest: Sequence[int | None]) -> list[int]:
+    """Which tiers may answer, by their places, best first: of those that reach back to ``since``, or as far as any does, the
+    coarsest whose slots are no longer than a step, else the finest; then coarser ones, for when that is too much.
+    ``oldest``: of each tier, the oldest slot that is there."""
     first = min((at for at in oldest if at is not None), default=None)
     if first is None:
-        return 0
+        return [0]
     needed = max(since, first + TIERS[-1].seconds)  # a coarse slot begins before the fine ones that it was made of
     reaching = [place for place, at in enumerate(oldest) if at is not None and at <= needed]
-    fitting = [place for place in reaching if step >= TIERS[place].seconds and step % TIERS[place].seconds == 0]
-    return fitting[-1] if fitting else reaching[0]
+    fitting = [place for place in reaching if step >= TIERS[place].seconds]
+    best = fitting[-1] if fitting else reaching[0]
+    return [place for place in reaching if place >= best]
+
+
+def reading(kind: str, series: int, seconds: float, tier: Tier) -> float:
+    """How much it is to read so many seconds of so many series, as ``MAX_READ`` has it."""
+    return series * (seconds / tier.seconds) * (HISTOGRAM_WEIGHT if kind == "histogram" else 1)
 
 
 def step_of(step: float, tier: Tier) -> int:
-    """Whole slots of the tier: one that is finer than what is kept becomes coarser."""
+    """Whole slots of the tier: one that is finer than what is kept, or no multiple of it, becomes coarser."""
     return max(1, math.ceil(step / tier.seconds)) * tier.seconds
 
 
 def known_seconds(at: int, step: int, newest: float) -> float:
-    """How much of the step is over, of one that is under way: its increase is by the second as well. ``newest``: the end of
-    what is stored."""
+    """How much of the step is known, of one that is under way or cut off: its increase is by the second as well. ``newest``:
+    the end of what is stored, or of what was asked for."""
     return newest - at if at < newest < at + step else float(step)
 
 

@@ -20,17 +20,27 @@ class LogTotals(Value, frozen=True, kw_only=True):
 
 
 def carried_lines(known: LogTotals, report: LogsReport, apps: Collection[str]) -> LogTotals:
-    """With the newest report. What log processes before counted stays for ``apps``: an app that is gone begins anew."""
+    """With the newest report. What log processes before counted stays for ``apps``. An app that is gone begins anew, once the
+    log process knows nothing of it, too: half of a count would look like a counter that began anew at that height."""
     ended, last = known.ended, known.last
     if last is not None and (last.pid, last.started_at) != (report.pid, report.started_at):
         ended = added_lines(ended, last)
     if ended is not None:
-        ended = replace(
-            ended,
-            counts=tuple(row for row in ended.counts if row.app in apps),
-            dropped={app: lines for app, lines in ended.dropped.items() if app in apps},
-        )
+        ended = of_apps(ended, {*apps, *(row.app for row in report.counts), *report.dropped})
     return LogTotals(ended=ended, last=_counters(report))
+
+
+def told_lines(totals: LogTotals, report: LogsReport, apps: Collection[str]) -> LogsReport:
+    """The report with counters over all log processes, of the ``apps`` that there are."""
+    return of_apps(added_lines(totals.ended, report), apps)
+
+
+def of_apps(report: LogsReport, apps: Collection[str]) -> LogsReport:
+    return replace(
+        report,
+        counts=tuple(row for row in report.counts if row.app in apps),
+        dropped={app: lines for app, lines in report.dropped.items() if app in apps},
+    )
 
 
 def _counters(report: LogsReport) -> LogsReport:

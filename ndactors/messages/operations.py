@@ -162,8 +162,14 @@ class GetDeploys(Message, frozen=True, kw_only=True):
     """Answers ``tuple[DeployTotals, …]``: deploys and rollbacks that ended."""
 
 
+DEPLOY_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0)
+"""Upper bounds in seconds of how long deploys take."""
+DEPLOY_RESULTS: tuple[OperationState, ...] = ("succeeded", "failed", "cancelled")
+
+
 class DeployTotals(Value, frozen=True, kw_only=True):
-    """``results`` counts by how they ended; ``durations`` are of those that succeeded."""
+    """``results`` counts by how they ended, those with 0 included; ``durations`` are of those that succeeded, by
+    ``DEPLOY_BUCKETS``."""
 
     app: str
     results: dict[str, int]

@@ -15,6 +15,9 @@ from .stats import ContainerUsage, GetPorts, GetUsage, PortView, ZombieView
 # -- apps and containers ---------------------------------------------------------------------------
 
 
+RESTART_REASONS = ("exit", "oom", "unhealthy", "start_failed")
+
+
 class ContainerView(Value, frozen=True, kw_only=True):
     """``state``: pending starting running unhealthy restarting stopping stopped failed. ``uptime`` is in seconds,
     ``restarts`` by reason (``exit``, ``oom``, ``unhealthy``, ``start_failed``); the counts are durable."""

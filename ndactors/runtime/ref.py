@@ -28,6 +28,11 @@ class Request:
         self._value: Any = None
         self._error: BaseException | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Answered, or given up by who asked."""
+        return self._done
+
     def answer(self, value: Any) -> None:
         self._finish(value, None)
 
@@ -91,7 +96,8 @@ class Later:
 
     @property
     def done(self) -> bool:
-        return self._outcome is not None
+        """It was given, or nobody waits for it any more."""
+        return self._outcome is not None or (self._request is not None and self._request.is_over)
 
     def bind(self, request: Request) -> bool:
         """Who waits for it. True if it is still open."""

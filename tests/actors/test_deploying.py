@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import gevent
 import pytest
 from msgspec.structs import replace
 
+from ndactors.actors.operation import _in_buckets, _seconds_since
 from ndactors.core.model import Canary, Deploy, Process, SecretRef
 from ndactors.errors import Conflict, NotFound
+from ndactors.messages.edge import Histogram
 from ndactors.messages.operations import (
     CancelOperation,
     ChangeEnv,
     DeployApp,
+    DeployTotals,
     GetDeploys,
     RefreshApp,
     RestartApp,
@@ -58,6 +64,10 @@ def test_the_first_version_is_an_operation_with_a_revision(daemon, make_app, unt
     assert (revision.number, revision.state, revision.image, revision.spec) == (1, "current", "shop:1", None)
 
 
+def counted(succeeded: int) -> dict[str, int]:
+    return {"succeeded": succeeded, "failed": 0, "cancelled": 0}
+
+
 def test_an_image_by_the_api_and_back(daemon, engine, make_app, until, done):
     d = daemon(make_app())
     until(lambda: idle(d))
@@ -73,7 +83,7 @@ def test_an_image_by_the_api_and_back(daemon, engine, make_app, until, done):
     assert {s.image for s in engine.now.values()} == {"shop:1"}
     assert d.app().revision == 3
     (totals,) = d.refs.operations.ask(GetDeploys())
-    assert (totals.app, totals.results, sum(totals.durations.counts)) == ("shop", {"succeeded": 3}, 3)
+    assert (totals.app, totals.results, sum(totals.durations.counts)) == ("shop", counted(3), 3)
     assert d.revisions()[0].message == "back to revision 1"
     operation = done(d, d.begin(RollbackApp(to=2)))
     assert {s.image for s in engine.now.values()} == {"shop:2"}
@@ -84,13 +94,13 @@ def test_deploys_are_counted_on_by_the_next_daemon(daemon, make_app, until, done
     until(lambda: idle(d))
     done(d, d.begin(DeployApp(image="shop:2")))
     before = d.refs.operations.ask(GetDeploys())
-    assert before[0].results == {"succeeded": 2}
+    assert before[0].results == counted(2)
     d.kill()
     after = daemon(make_app())
     until(lambda: idle(after))
     assert after.refs.operations.ask(GetDeploys()) == before
     done(after, after.begin(RollbackApp()))
-    assert after.refs.operations.ask(GetDeploys())[0].results == {"succeeded": 3}
+    assert after.refs.operations.ask(GetDeploys())[0].results == counted(3)
 
 
 @pytest.mark.parametrize(("change", "words"), [(RollbackApp(steps=3), "0 older"), (RollbackApp(to=9), "no revision 9")])
@@ -412,3 +422,28 @@ def test_old_containers_stay_aside_for_their_visitors(daemon, engine, make_app, 
     until(lambda: len(engine.now) == 2)
     assert {s.image for s in engine.now.values()} == {"shop:2"}
     assert not old & d.backends()
+
+
+def test_a_clock_that_is_put_back_shortens_no_deploy(daemon, make_app, until, done, monkeypatch):
+    d = daemon(make_app())
+    until(lambda: idle(d))
+    (before,) = d.refs.operations.ask(GetDeploys())
+    back = iter(range(0, 10**9, 3600))
+    clock = SimpleNamespace(time=lambda: time.time() - next(back), monotonic=time.monotonic)
+    monkeypatch.setattr("ndactors.actors.operation.time", clock)
+    done(d, d.begin(DeployApp(image="shop:2")))
+    (after,) = d.refs.operations.ask(GetDeploys())
+    assert 0 <= after.durations.total - before.durations.total < 60
+
+
+def test_a_new_daemon_counts_a_deploy_from_where_it_began():
+    assert _seconds_since("2026-01-31T12:00:00.000000Z", 1769860800.0 + 90) == 90
+    assert _seconds_since("2026-01-31T12:00:00.000000Z", 1769860800.0 - 90) == 0
+    assert _seconds_since("", 1769860800.0) == 0
+
+
+def test_durations_in_other_buckets_begin_anew():
+    old = DeployTotals(app="shop", results={"succeeded": 3}, durations=Histogram(counts=(1, 2), total=99.0))
+    new = _in_buckets(old)
+    assert (new.results, sum(new.durations.counts), new.durations.total) == ({"succeeded": 3}, 0, 0)
+    assert _in_buckets(new) == new

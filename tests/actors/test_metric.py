@@ -6,9 +6,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from ndactors.actors.metric import MOST_WAITING, MetricActor
+from ndactors.actors.metric import MOST_QUESTIONS, MOST_WAITING, MetricActor
 from ndactors.core.samples import Sample
-from ndactors.errors import AskTimeout, Invalid, NotFound, StateError
+from ndactors.errors import AskTimeout, Busy, Invalid, NotFound, StateError
 from ndactors.messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName, Sampled
 from ndactors.ports import MetricsAdded
 from ndactors.runtime.ref import Ref
@@ -30,7 +30,7 @@ class Store:
         self.may_answer.set()
         self.may_write = Event()
         self.may_write.set()
-        self.tries = 0
+        self.tries = self.queries = 0
 
     def append(self, batches):
         self.tries += 1
@@ -41,6 +41,7 @@ class Store:
         return self.added
 
     def query(self, query):
+        self.queries += 1
         self.may_answer.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -158,7 +159,7 @@ def test_a_store_that_fails_is_told_once_and_tried_again_with_all_that_came(worl
 
 def test_what_waits_is_bounded_and_the_newest_stays(world, until):
     world.store.error = StateError("no")
-    for n in range(3 * MOST_WAITING):
+    for n in range(2 * MOST_WAITING):
         world.tell(1000 + 10 * n)
         world.tell(1001 + 10 * n, "host")
     until(lambda: world.store.tries > 2)
@@ -167,7 +168,31 @@ def test_what_waits_is_bounded_and_the_newest_stays(world, until):
     until(lambda: world.times)
     times = world.times[0]
     assert len(times) <= 2 * MOST_WAITING
-    assert times[-1] == 1001 + 10 * (3 * MOST_WAITING - 1)
+    assert times[-1] == 1001 + 10 * (2 * MOST_WAITING - 1)
+
+
+@pytest.mark.parametrize("interval", [0.25, 5, 10])
+def test_five_minutes_of_a_disk_that_takes_nothing_are_kept_however_often_is_measured(world, until, interval):
+    world.store.error = StateError("no")
+    steps = int(400 / interval)
+    for n in range(steps):
+        world.ref.tell(Sampled(source="host", at=1000 + interval * n, samples=(gauge(n),)))
+    until(lambda: world.ref.handled >= steps, 20)
+    world.store.error = None
+    world.tell(5000)
+    until(lambda: world.times)
+    slots = {int(at // 10) for at in world.times[0]}
+    end = int((1000 + interval * (steps - 1)) // 10)
+    assert slots >= set(range(end - 30, end + 1))
+    assert len(world.times[0]) <= MOST_WAITING + 1
+
+
+def test_nothing_is_left_out_of_a_slot_that_is_measured_often(world, until):
+    for n in range(40):
+        world.ref.tell(Sampled(source="host", at=1000 + 0.25 * n, samples=(gauge(n),)))
+    world.tell(1010)
+    until(lambda: world.times)
+    assert len(world.times[0]) == 40
 
 
 def test_one_write_at_a_time(world, until):
@@ -206,6 +231,34 @@ def test_a_question_that_takes_long_holds_up_nobody(world, until):
     world.store.may_answer.clear()
     with pytest.raises(AskTimeout):
         world.ref.ask(QUERY, 0.05)
-    world.tell(1000)
-    world.tell(1010)
+    world.ref.tell(Sampled(source="edge", at=1000, samples=(gauge(1),)))
+    world.ref.tell(Sampled(source="edge", at=1010, samples=(gauge(1),)))
     until(lambda: world.times == [[1000]])
+
+
+def test_one_question_is_answered_at_a_time_and_few_wait(world, until):
+    world.store.may_answer.clear()
+    asking = [gevent.spawn(world.ref.ask, QUERY) for _ in range(1 + MOST_QUESTIONS)]
+    until(lambda: world.ref.handled >= len(asking))
+    with pytest.raises(Busy) as refused:
+        world.ref.ask(QUERY)
+    assert refused.value.status == 429
+    assert world.store.queries == 1
+    world.store.may_answer.set()
+    assert [each.get(timeout=5) for each in asking] == [HISTORY] * len(asking)
+    assert world.ref.ask(QUERY) == HISTORY
+
+
+def test_questions_whose_askers_gave_up_make_room_and_are_never_asked(world, until):
+    world.store.may_answer.clear()
+    first = gevent.spawn(world.ref.ask, QUERY)
+    until(lambda: world.store.queries == 1)
+    for asking in [gevent.spawn(world.ref.ask, QUERY, 0.05) for _ in range(MOST_QUESTIONS)]:
+        with pytest.raises(AskTimeout):
+            asking.get(timeout=5)
+    last = gevent.spawn(world.ref.ask, QUERY)
+    handled = world.ref.handled
+    until(lambda: world.ref.handled > handled)
+    world.store.may_answer.set()
+    assert (first.get(timeout=5), last.get(timeout=5)) == (HISTORY, HISTORY)
+    assert world.store.queries == 2

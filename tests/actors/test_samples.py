@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 from ndactors.actors.samples import app_samples, daemon_samples, edge_samples, log_samples
-from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerState
+from ndactors.messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, ServiceTotals, WorkerState
 from ndactors.messages.logs import LineCounts, LogsReport
 from ndactors.messages.queries import AppView, ContainerView, ProcessView
 from web.metrics import FAMILIES
 
+REST = (0,) * (len(LATENCY_BUCKETS) - 1)
+"""``4xx`` below is of another version of the edge, which had other buckets."""
 TOTALS = ServiceTotals(
     app="shop",
     process="web",
     requests={"GET 200": 7, "POST 200": 2, "GET 500": 1},
-    durations={"2xx": Histogram(counts=(3, 4), total=0.5), "5xx": Histogram(counts=(0, 1), total=9.0)},
+    durations={
+        "2xx": Histogram(counts=(3, 4, *REST), total=0.5),
+        "4xx": Histogram(counts=(5, 5), total=77.0),
+        "5xx": Histogram(counts=(0, 1, *REST), total=9.0),
+    },
     bytes_in=10,
     bytes_out=20,
     rate_limited=3,
@@ -32,7 +38,7 @@ def test_methods_and_classes_are_added_up():
     assert rows["requests_total", "shop", "web", "200"].value == 9.0
     assert rows["requests_total", "shop", "web", "500"].value == 1.0
     duration = rows["request_duration_seconds", "shop", "web"]
-    assert (duration.kind, duration.counts, duration.value) == ("histogram", (3, 5), 9.5)
+    assert (duration.kind, duration.counts, duration.value) == ("histogram", (3, 5, *REST), 9.5)
     values = {key[0]: sample.value for key, sample in rows.items()}
     assert (values["request_bytes_total"], values["response_bytes_total"], values["rate_limited_total"]) == (10, 20, 3)
     assert (values["requests_in_flight"], values["requests_held"], values["edge_connections"]) == (3, 4, 6)

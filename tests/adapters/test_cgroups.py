@@ -40,14 +40,14 @@ def test_a_process_of_an_init_system_inside_stands_for_the_whole_container():
 def test_the_network_is_that_of_all_its_interfaces_but_loopback():
     groups = Cgroups(str(TREES / "v2-systemd"))
     assert groups.read(ID, 100) is not None
-    assert groups.network(ID, 100, has_address=False) == (5151724, 918822)
+    assert groups.network(ID, 100, has_address=False) == {"eth0": (5150724, 918322), "eth1": (1000, 500)}
 
 
 def test_where_namespaces_cannot_be_seen_only_a_container_with_an_address_has_a_network():
     groups = Cgroups(str(TREES / "v2-systemd"))
     assert groups.read(ID, 101) is not None
     assert groups.network(ID, 101, has_address=False) is None
-    assert groups.network(ID, 101, has_address=True) == (5151724, 918822)
+    assert groups.network(ID, 101, has_address=True) == {"eth0": (5150724, 918322), "eth1": (1000, 500)}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ndactors.adapters import container_statistics
+from ndactors.adapters import container_statistics, disk_sizes, host_statistics
 from ndactors.adapters.cgroups import Cgroups
 from ndactors.adapters.container_statistics import TICKS, ContainerStatistics
 from ndactors.adapters.disk_sizes import DiskSizes, folder_size
@@ -100,6 +100,44 @@ def test_cpu_is_what_was_used_between_two_readings(tree, clock):
     clock.at += 5
     (fresh,) = statistics.read(listed)
     assert fresh.cpu_percent is None, "a container that began anew has not used less than nothing"
+
+
+def test_a_network_that_is_disconnected_takes_no_bytes_with_it(tree, clock):
+    statistics, listed = reader(tree, clock), {"docker": [status()]}
+    dev = tree / "proc/100/net/dev"
+    one = "".join(line for line in dev.read_text().splitlines(keepends=True) if "eth1" not in line)
+    dev.write_text(one + "  eth1: 1000 1 0 0 0 0 0 0 2000 1 0 0 0 0 0 0\n")
+    (first,) = statistics.read(listed)
+    dev.write_text(one)
+    (after,) = statistics.read(listed)
+    assert first.network_receive == after.network_receive == 5151724
+    assert first.network_transmit == after.network_transmit == 918322 + 2000
+
+
+def test_the_hosts_bytes_are_those_of_its_hardware(tmp_path, monkeypatch):
+    head = b"Inter-|   Receive |  Transmit\n face |bytes |bytes\n"
+
+    def dev(**rows: int) -> bytes:
+        return head + b"".join(b"%s: %d 0 0 0 0 0 0 0 %d 0 0 0 0 0 0 0\n" % (n.encode(), v, v) for n, v in rows.items())
+
+    for name in ("eth0", "eth1", "bond0"):
+        (tmp_path / name).mkdir()
+    for name in ("eth0", "eth1"):
+        (tmp_path / name / "device").mkdir()
+        (tmp_path / name / "master").symlink_to("../bond0")
+    monkeypatch.setattr(host_statistics, "INTERFACES", str(tmp_path))
+    statistics, shown = HostStatistics(), []
+    for rows in (
+        dev(bond0=15, eth0=10, eth1=5),
+        dev(bond0=17, eth0=12),
+        dev(bond0=18, eth0=13),
+        head + b" eth0: broken\n",
+    ):
+        monkeypatch.setattr(
+            host_statistics, "read_rows", lambda path, *most, rows=rows: rows if path.endswith("/net/dev") else b""
+        )
+        shown.append(statistics.read()[0].network_receive)
+    assert shown == [15, 17, 18, 18]
 
 
 def test_only_what_runs_is_told(tree, clock):
@@ -190,6 +228,20 @@ def test_real_processes_are_added_up_with_their_children(clock):
             assert time.monotonic() < deadline
         assert found[0].memory > 1_000_000
         process.stdin.close()
+
+
+def test_a_host_process_with_a_control_group_is_counted_by_it_whatever_daemon_asks(tree, clock):
+    table, listed = Table(ProcessStat(100, "web", "S", 1, 100, 100, 0, 10, 1)), {"process": [status()]}
+
+    def fresh() -> ContainerStatistics:
+        return ContainerStatistics(Cgroups(str(tree)), table, monotonic=clock)
+
+    before = fresh()
+    assert before.read(listed)[0].cpu_seconds == 12.345678
+    assert fresh().read(listed)[0].cpu_seconds == 12.345678
+    (tree / f"sys/fs/cgroup/system.slice/docker-{ID}.scope/cpu.stat").write_text("nonsense\n")
+    (after,) = before.read(listed)
+    assert after.cpu_seconds is None, "the sum of its processes is another count"
 
 
 # -- disk --------------------------------------------------------------------------------------------
@@ -306,3 +358,39 @@ def test_a_child_that_is_not_reaped_is_a_zombie():
         assert view.zombie_count >= 1
     finally:
         process.wait()
+
+
+def volumes(tmp_path, **files: int) -> list[str]:
+    for name, count in files.items():
+        (tmp_path / name).mkdir()
+        for n in range(count):
+            (tmp_path / name / str(n)).touch()
+    return [str(tmp_path / name) for name in files]
+
+
+def test_a_large_volume_does_not_silence_those_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 100)
+    large, *small = volumes(tmp_path, a=150, b=2, c=1)
+    found = disk_sizes._walk_all([large, *small])
+    assert found[large] is None
+    assert None not in [found[each] for each in small]
+    assert disk_sizes._walk_all([large])[large] is None
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 150)
+    assert disk_sizes._walk_all([large])[large] is not None, "one alone has everything"
+
+
+def test_each_volume_has_its_turn_to_be_first(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(disk_sizes, "MAX_FILES", 100)
+    paths = volumes(tmp_path, a=60, b=45, c=45, d=45)
+    disk, first = DiskSizes(tmp_path, None, monotonic=clock), []
+    for _ in range(4):
+        order = sorted(paths, key=lambda folder: (disk._turns.get(folder, float("-inf")), folder))
+        first.append(order[0][-1])
+        disk._found(order, disk_sizes._walk_all(order))
+        clock.at += 600
+    assert first == ["a", "b", "c", "d"]
+    known = {path[-1] for path, size in disk._folders.items() if size is not None}
+    assert known == {"b", "c", "d"}, "what was found stands for an hour"
+    clock.at += 3600
+    disk._found(paths, dict.fromkeys(paths))
+    assert set(disk._folders.values()) == {None}

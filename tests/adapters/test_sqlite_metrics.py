@@ -221,12 +221,12 @@ def test_beyond_the_budget_the_oldest_of_the_finest_tier_go(make, tmp_path):
     database = sqlite3.connect(tmp_path / "metrics.db")
     before = used_bytes(database)
     with database:
-        expire(database, before - 4096, ())
+        expire(database, before - 4096, (), BASE + 6 * HOUR)
     first = [row[0] - BASE for row in database.execute("SELECT DISTINCT at FROM blocks WHERE tier = 10").fetchall()]
     assert first and min(first) >= HOUR
     assert used_bytes(database) <= before - 4096
     with database:
-        expire(database, 1, ())
+        expire(database, 1, (), BASE + 6 * HOUR)
     assert database.execute("SELECT count(*) FROM blocks").fetchone()[0] == 0
     database.close()
     assert ask(store, until=6 * HOUR, step=HOUR).series, "what is still in rows stays"
@@ -460,3 +460,93 @@ def test_blocks_are_small(store, tmp_path):
 
 def test_tiers_go_from_fine_to_coarse():
     assert all(fine.seconds < coarse.seconds for fine, coarse in pairwise(TIERS))
+
+
+def test_what_is_read_for_an_answer_is_bounded(store, monkeypatch):
+    for n in range(60):
+        store.append([told(10 * n, gauge(1.0, c="a"), gauge(2.0, c="b"))])
+    assert ask(store, "g", until=600, step=10.0).step == 10.0
+    monkeypatch.setattr(metric_reading, "MAX_READ", 2 * 60 - 1)
+    found = ask(store, "g", until=600, step=10.0)
+    assert (found.step, len(points(found))) == (60.0, 10), "coarser points are fewer"
+    monkeypatch.setattr(metric_reading, "MAX_READ", 1)
+    with pytest.raises(Invalid, match="takes too long"):
+        ask(store, "g", until=600, step=10.0)
+
+
+def test_a_step_is_rounded_up_to_what_the_coarsest_points_make_up(store):
+    for n in range(60):
+        store.append([told(10 * n, gauge(1.0))])
+    assert ask(store, "g", until=600, step=70.0).step == 120.0
+
+
+def test_what_is_told_again_by_who_does_not_know_that_it_was_written_counts_once(store):
+    store.append([told(0, counter(5e11))])
+    writing = [told(10, counter(5e11 + 1000), gauge(1.0)), told(15, counter(5e11 + 2000))]
+    store.append(writing)
+    store.append([*writing, told(20, counter(5e11 + 3000))])
+    found = ask(store)
+    assert points(found) == [(10, 200.0), (20, 100.0)]
+    assert ask(store, "g").series[0].points == ((BASE + 10.0, 1.0),)
+
+
+def test_a_write_that_was_overtaken_by_the_last_words_adds_nothing(store):
+    store.append([told(0, counter(5e11))])
+    writing = [told(10, counter(5e11 + 1000)), told(15, counter(5e11 + 2000))]
+    store.append([*writing, told(20, counter(5e11 + 3000))])
+    store.append(writing)
+    assert points(ask(store)) == [(10, 200.0), (20, 100.0)]
+
+
+@pytest.mark.parametrize("until", [310, 301, 305.5, 590, 600])
+def test_a_step_that_is_cut_off_is_by_the_seconds_that_are_known(store, until):
+    for n in range(90):
+        store.append([told(10 * n + 5, counter(100.0 * (n + 1)), from_zero=True)])
+    # the very first sample of a source is no increase
+    assert [value for _, value in points(ask(store, since=60, until=until, step=60.0))] == [10.0] * -(
+        -int(until - 60) // 60
+    )
+    assert points(ask(store, since=300, until=until, step=300.0)) == [(300, 10.0)]
+
+
+def test_a_clock_that_is_ahead_again_and_again_pushes_nothing_out(store):
+    for hour in range(60):
+        for minute in range(60):
+            store.append([told(HOUR * hour + 60 * minute + 5, gauge(1.0))])
+        if 20 <= hour < 50:
+            store.append([told(10 * 365 * DAY + HOUR * hour, gauge(99.0))])
+    now = 60 * HOUR
+    found = ask(store, "g", since=now - DAY, until=now, step=10.0)
+    assert found.step == 10.0
+    assert points(found)[0][0] < now - DAY + 60
+    assert len(points(found)) == 24 * 60
+    times = [at - BASE for (at,) in store._file._database.execute("SELECT at FROM spans WHERE tier = 10")]
+    assert max(times) < now, "the future goes when there is enough of the past"
+
+
+def test_a_clock_that_begins_in_1970_costs_nothing_that_was_there(store):
+    for hour in range(30):
+        for minute in range(0, 60, 10):
+            store.append([told(HOUR * hour + 60 * minute + 5, gauge(1.0))])
+    for hour in range(3):
+        store.append([told(HOUR * hour - BASE, gauge(1.0))])
+    now = 30 * HOUR
+    store.append([told(now, gauge(1.0))])
+    assert len(points(ask(store, "g", since=now - 20 * HOUR, until=now, step=10.0))) == 20 * 6
+
+
+def test_series_of_a_clock_that_was_ahead_make_room_in_the_end(make):
+    store = make(max_series=50)
+
+    def put(at: float, ids: range) -> int:
+        return store.append([told(at, *(gauge(1.0, c=str(n)) for n in ids))]).refused
+
+    put(0, range(50))
+    put(10 * 365 * DAY, range(50))
+    put(20, range(50))
+    for hour in range(1, 24 * 4):
+        put(HOUR * hour, range(100, 110))
+    for n in range(400):  # so long nothing is kept in memory
+        put(4 * DAY + 10 * n, range(100, 110))
+    put(5 * DAY, range(100, 110))
+    assert put(6 * DAY, range(100, 110)) == 0

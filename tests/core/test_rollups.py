@@ -20,9 +20,10 @@ from ndactors.core.rollups import (
     merged,
     point_of,
     quantile,
+    reading,
     slot,
     step_of,
-    tier_for,
+    tiers_for,
     until_sampling,
     value_of,
 )
@@ -149,27 +150,36 @@ def test_tiers_are_made_of_one_another():
 
 def test_a_young_history_is_answered_from_its_finest_points():
     young = (NOW - 600, NOW - 600, None)
-    assert tier_for(NOW - 30 * DAY, 10, young) == 0
-    assert tier_for(NOW - 300, 10, (NOW, None, None)) == 0
-    assert tier_for(NOW - 300, 10, (None, None, None)) == 0
+    assert tiers_for(NOW - 30 * DAY, 10, young)[0] == 0
+    assert tiers_for(NOW - 300, 10, (NOW, None, None))[0] == 0
+    assert tiers_for(NOW - 300, 10, (None, None, None))[0] == 0
 
 
 def test_the_finest_tier_that_reaches_back_answers():
     grown = (NOW - DAY, NOW - 7 * DAY, NOW - 300 * DAY)
-    assert tier_for(NOW - HOUR, 10, grown) == 0
-    assert tier_for(NOW - 2 * DAY, 10, grown) == 1
-    assert tier_for(NOW - 30 * DAY, 10, grown) == 2
-    assert tier_for(NOW - 900 * DAY, 10, grown) == 2
+    assert tiers_for(NOW - HOUR, 10, grown)[0] == 0
+    assert tiers_for(NOW - 2 * DAY, 10, grown)[0] == 1
+    assert tiers_for(NOW - 30 * DAY, 10, grown)[0] == 2
+    assert tiers_for(NOW - 900 * DAY, 10, grown)[0] == 2
 
 
-def test_a_long_step_is_answered_from_coarser_points_if_they_make_it_up():
+def test_a_long_step_is_answered_from_coarser_points():
     grown = (NOW - DAY, NOW - 7 * DAY, NOW - 300 * DAY)
-    assert tier_for(NOW - HOUR, 60, grown) == 1
-    assert tier_for(NOW - HOUR, 90, grown) == 0
-    assert tier_for(NOW - HOUR, 2 * HOUR, grown) == 2
+    assert tiers_for(NOW - HOUR, 60, grown)[0] == 1
+    assert tiers_for(NOW - HOUR, 90, grown)[0] == 1
+    assert tiers_for(NOW - HOUR, 2 * HOUR, grown)[0] == 2
+    assert tiers_for(NOW - HOUR, 86_410, grown) == [2]
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0.1, 10), (10, 10), (11, 20), (14.4, 20), (60, 60)])
+def test_coarser_points_answer_when_the_finer_are_too_many():
+    grown = (NOW - DAY, NOW - 7 * DAY, NOW - 300 * DAY)
+    assert tiers_for(NOW - HOUR, 10, grown) == [0, 1, 2]
+    assert tiers_for(NOW - 2 * DAY, 10, grown) == [1, 2]
+    assert reading("counter", 100, DAY, TIERS[0]) == 864_000
+    assert reading("histogram", 100, DAY, TIERS[1]) == 4 * 144_000
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0.1, 10), (10, 10), (11, 20), (14.4, 20), (60, 60), (90, 90)])
 def test_a_step_is_whole_slots(step, kept):
     assert step_of(step, TIERS[0]) == kept
 

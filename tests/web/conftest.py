@@ -19,7 +19,7 @@ from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals, WorkerS
 from ndactors.messages.jobs import GetJobs, JobView
 from ndactors.messages.logs import GetLogReport, GetLogs, LineCounts, LogPage, LogsReport
 from ndactors.messages.metrics import GetMetricNames, GetMetrics, MetricHistory, MetricName
-from ndactors.messages.operations import BeginOperation, DeployTotals, GetDeploys
+from ndactors.messages.operations import DEPLOY_BUCKETS, BeginOperation, DeployTotals, GetDeploys
 from ndactors.messages.queries import (
     AppView,
     ContainerView,
@@ -84,6 +84,7 @@ class FakeRef:
     def __init__(self) -> None:
         self.asked: list = []
         counts = (1, *([0] * 15))
+        deploys = Histogram(counts=(1, *([0] * len(DEPLOY_BUCKETS))), total=0.5)
         totals = ServiceTotals(
             app="shop",
             process="web",
@@ -100,9 +101,7 @@ class FakeRef:
                 items=(Event(id=5, ts="2026-01-01T00:00:00.000000Z", kind="container.died", app="shop", reason="<b>"),),
                 next=5,
             ),
-            GetDeploys: (
-                DeployTotals(app="shop", results={"succeeded": 2}, durations=Histogram(counts=counts, total=0.5)),
-            ),
+            GetDeploys: (DeployTotals(app="shop", results={"succeeded": 2}, durations=deploys),),
             GetJobs: (JobView(app="shop", process="tidy", schedule="@hourly", timezone="UTC", last_success=7.0),),
             GetHost: HostView(
                 cpu_percent=5.0,

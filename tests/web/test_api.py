@@ -12,7 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from ndactors.errors import ActorStopped, AskTimeout
-from ndactors.messages.queries import GetApps, GetEvents, GetReadiness, GetTree, Readiness
+from ndactors.messages.edge import EdgeReport, Histogram, ServiceTotals
+from ndactors.messages.queries import GetApps, GetEdgeTotals, GetEvents, GetReadiness, GetTree, Readiness
 from ndactors.messages.stats import GetUsage
 from ndactors.runtime.tracing import Tracing
 from web.api import description
@@ -236,6 +237,21 @@ def test_every_metric_family_is_always_there(client):
     assert any(name.startswith("process_") for name in families)
     (sample,) = families["nextdeploy_deploys"].samples
     assert (sample.labels, sample.value) == ({"app": "shop", "result": "succeeded"}, 2.0)
+    restarts = {s.labels["reason"]: s.value for s in families["nextdeploy_container_restarts"].samples}
+    assert restarts.keys() >= {"exit", "oom", "unhealthy", "start_failed"}, "before the first, too"
+    assert restarts["oom"] == 0
+    buckets = {
+        s.labels["le"]: s.value for s in families["nextdeploy_deploy_duration_seconds"].samples if "le" in s.labels
+    }
+    assert (buckets["60.0"], buckets["3600.0"], buckets["+Inf"]) == (1, 1, 1)
+
+
+def test_histograms_of_another_version_are_left_out(client, ref):
+    totals = ServiceTotals(app="shop", process="web", durations={"2xx": Histogram(counts=(1, 2), total=0.5)})
+    ref.answers[GetEdgeTotals] = EdgeReport(epoch=1, master_pid=1, services={"shop": totals})
+    families = {family.name: family for family in prometheus(client.get("/metrics").get_data(as_text=True))}
+    assert families["nextdeploy_request_duration_seconds"].samples == []
+    assert families["nextdeploy_request_bytes"].samples[0].value == 0
     (sample,) = families["nextdeploy_job_last_success_timestamp_seconds"].samples
     assert (sample.labels, sample.value) == ({"app": "shop", "process": "tidy"}, 7.0)
 

@@ -119,3 +119,42 @@ def test_alerts_that_fire_by_kind(client, ref):
     assert 'nextdeploy_alerts_firing{kind="crash"} 2.0' in text
     assert 'nextdeploy_alerts_firing{kind="oom"} 0.0' in text
     assert 'nextdeploy_alerts_firing{kind="new"} 1.0' in text
+
+
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain"),
+        ("*/*", "text/plain"),
+        (PROMETHEUS, "application/openmetrics-text"),
+        ("application/openmetrics-text", "application/openmetrics-text"),
+        ('application/openmetrics-text; version="1.0.0"', "application/openmetrics-text"),
+        ("application/openmetrics-text; version=1.9.77", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=2.0.0", "text/plain"),
+        ("application/openmetrics-text;q=0", "text/plain"),
+        ("application/openmetrics-text;q=0.1,text/plain;q=0.9", "text/plain"),
+        ("text/plain; version=x", "text/plain"),
+        ('text/plain;version="0.0.4"', "text/plain"),
+        ("text/plain; version=1.0.0; escaping=nonsense", "text/plain"),
+        (";;;,=,q=x", "text/plain"),
+        ("application/json", "text/plain"),
+    ],
+)
+def test_a_scraper_gets_one_of_two_formats_whatever_it_says(client, ana, accept, kind):
+    response = client.get("/metrics", headers={"Accept": accept}, auth=ana)
+    assert response.status_code == 200
+    version = "1.0.0" if "open" in kind else "0.0.4"
+    assert response.content_type.startswith(f"{kind}; version={version}")
+    assert "nonsense" not in response.content_type
+
+
+def test_versions_that_a_scraper_makes_up_share_one_answer(client, ana, ref):
+    for n in range(20):
+        client.get("/metrics", headers={"Accept": f"application/openmetrics-text; version=1.0.{n}"}, auth=ana)
+    assert len(ref.asked_for(GetAlerts)) == 1

@@ -96,10 +96,10 @@ DESCRIBED: list[Described] = [
             query("step", "seconds, or 5m; without it about 300 points"),
         ],
         HISTORY,
-        [404, 422, 504],
+        [404, 422, 429, 504],
         False,
     ),
-    ("get", "/api/v1/metrics/names", "What there is a history of", [], NAMES, [504], False),
+    ("get", "/api/v1/metrics/names", "What there is a history of", [], NAMES, [429, 504], False),
 ]
 
 
