@@ -1,20 +1,24 @@
 #!/bin/sh
-# All tests, in two runs side by side: those on a real Docker Engine mostly wait, the others mostly compute. $1 is the
-# Python to run them with. With further arguments (files, options) there is one run of just these.
+# All tests, in three runs side by side: those on a real Docker Engine and those with whole daemons mostly wait, the others
+# mostly compute. $1 is the Python to run them with. With further arguments (files, options) there is one run of just these.
 set -u
 python=$1
 shift
 if [ $# -gt 0 ]; then
     exec "$python" -m pytest "$@"
 fi
-told=$(mktemp)
-trap 'rm -f "$told"' EXIT
-"$python" -m pytest -m engine >"$told" 2>&1 &
+engine_told=$(mktemp) daemons_told=$(mktemp)
+trap 'rm -f "$engine_told" "$daemons_told"' EXIT
+"$python" -m pytest -m engine >"$engine_told" 2>&1 &
 on_engine=$!
-trap 'kill "$on_engine" 2>/dev/null' INT TERM
-"$python" -m pytest -m "not engine"
+"$python" -m pytest -m "not engine" tests/system >"$daemons_told" 2>&1 &
+on_daemons=$!
+trap 'kill "$on_engine" "$on_daemons" 2>/dev/null' INT TERM
+"$python" -m pytest -m "not engine" --ignore=tests/system
 others=$?
+wait "$on_daemons"
+daemons=$?
 wait "$on_engine"
 engine=$?
-cat "$told"
-[ "$others" -eq 0 ] && [ "$engine" -eq 0 ]
+cat "$daemons_told" "$engine_told"
+[ "$others" -eq 0 ] && [ "$daemons" -eq 0 ] && [ "$engine" -eq 0 ]
