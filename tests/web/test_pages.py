@@ -11,6 +11,8 @@ from ndactors.core.model import User
 from ndactors.errors import ActorStopped
 from ndactors.messages.queries import GetApps
 
+from .conftest import app_view
+
 
 def test_the_form_signs_in_and_out(client):
     form = client.get("/").get_data(as_text=True)
@@ -44,6 +46,12 @@ def test_pages_show_and_escape(client, ana, path):
         assert "shop" in text
     if path in ("/", "/events"):
         assert "&lt;b&gt;" in text
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "The only app is healthy."), (2, "All 2 apps are healthy.")])
+def test_that_all_is_well_is_said_for_one_and_for_many(client, ana, ref, count, words):
+    ref.answers[GetApps] = tuple(app_view(f"app{number}") for number in range(count))
+    assert words in client.get("/", auth=ana).get_data(as_text=True)
 
 
 def test_the_worst_is_said_first(client, ana, ref):
