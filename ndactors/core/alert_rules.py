@@ -173,7 +173,7 @@ LEVELS: tuple[LevelRule, ...] = (
         unit="s",
         words="The actor {actor} has done nothing for {value} though messages wait",
         gone="it works again",
-        advice="`nextdeploy actors restart {actor}` begins it anew; its state is on disk. Please report the fault.",
+        advice="`POST /api/v1/actors/{actor}/restart` begins it anew; its state is on disk. Please report the fault.",
     ),
     LevelRule(
         rule="requests.dropped",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib import import_module
 
 import pytest
 from double import Double, problem
+
+from ndactors.cli.main import VERBS
+from ndactors.core.alert_rules import EVENTS, LEVELS
+from ndactors.core.alert_watch import said
 
 SILENCE = {
     "id": "s1",
@@ -125,3 +131,15 @@ def test_the_key(run, local, double: Double):
 def test_what_makes_no_sense_asks_nobody(run, local, double: Double, words):
     done = run("alerts", *words)
     assert (done.code, done.out, double.asked) == (2, "", [])
+
+
+@pytest.mark.parametrize("rule", [*LEVELS, *EVENTS], ids=lambda rule: rule.rule)
+def test_what_alerts_advise_are_commands_that_there_are(rule):
+    """Understood as the client would; none is run."""
+    names = {"app": "shop", "process": "web", "container": "c", "mount": "/", "actor": "apps", "domain": "a.test"}
+    for words in re.findall(r"`nextdeploy ([^`]+)`", said(rule.advice, names)):
+        verb, *arguments = words.split()
+        assert verb in VERBS, words
+        command = import_module(f"ndactors.cli.{verb}").command
+        if arguments:
+            command.make_context(verb, arguments)
