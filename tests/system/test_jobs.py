@@ -107,7 +107,7 @@ def test_output_end_and_cleaning_up(ground):
     assert sorted(daemon.output.splitlines()) == ["line 1 me", "line 2 me", "line 3 me", "to stderr"]
     assert 0 <= end["seconds"] < 5
     until(lambda: not ground.engine.containers(), what="the removal")
-    assert daemon.jobs()["idle"]
+    until(lambda: daemon.jobs()["idle"], what="quiet")
 
 
 def test_output_comes_while_it_runs(ground):
