@@ -65,6 +65,7 @@ from .adapters.sqlite_metrics import SqliteMetrics
 from .adapters.sqlite_requests import SqliteRequests
 from .adapters.state_files import StateFiles, StateLock, replace_file, saved
 from .adapters.terminals import EngineTerminals
+from .adapters.web_app import WebApp
 from .adapters.webhook import HookClient
 from .cli.daemon import config_path, parse, state_folder
 from .core.containers import ContainerStatus
@@ -197,6 +198,7 @@ class Daemon:
             project=config.current().project,
             environment=config.current().environment,
         )
+        self._web_app = WebApp(self._make_web)
         self._admin: AdminServer | None = None
         self._stopping = False
 
@@ -342,42 +344,48 @@ class Daemon:
             sockets=self._sockets,
         )
 
-    def _wsgi(self) -> Any:
-        import web
-
+    def _asked(self) -> dict[str, Ref]:
+        """Whom the API asks, by the names that it has for them."""
         refs = self._refs
         engine = refs.engines.get("docker" if "docker" in refs.engines and docker_present() else "process")
-        asked = web.Refs(
-            root=refs.root,
-            daemon=refs.daemon,
-            apps=refs.apps,
-            events=refs.events,
-            records=refs.records,
-            edge=refs.edge,
-            host=refs.host,
-            engine=engine or next(iter(refs.engines.values())),
-            operations=refs.operations,
-            config=refs.config,
-            access=refs.access,
-            secrets=refs.secrets,
-            logs=refs.logs,
-            metrics=refs.metrics,
-            alerts=refs.alerts,
-            notify=refs.notify,
-        )
-        return asked, web.create_app(
-            asked, self._web, terminals=EngineTerminals(self._engines), blobs=self._blobs, logs=self._logs
+        return {
+            "root": refs.root,
+            "daemon": refs.daemon,
+            "apps": refs.apps,
+            "events": refs.events,
+            "records": refs.records,
+            "edge": refs.edge,
+            "host": refs.host,
+            "engine": engine or next(iter(refs.engines.values())),
+            "operations": refs.operations,
+            "config": refs.config,
+            "access": refs.access,
+            "secrets": refs.secrets,
+            "logs": refs.logs,
+            "metrics": refs.metrics,
+            "alerts": refs.alerts,
+            "notify": refs.notify,
+        }
+
+    def _make_web(self) -> Any:
+        import web
+
+        return web.create_app(
+            web.Refs(**self._asked()),
+            self._web,
+            terminals=EngineTerminals(self._engines),
+            blobs=self._blobs,
+            logs=self._logs,
         )
 
     def _open_admin(self, refs: Refs) -> AdminServer:
-        self._admin = AdminServer(self._config.current().admin.listen, self._wsgi()[1])
+        self._admin = AdminServer(self._config.current().admin.listen, self._web_app)
         return self._admin
 
     def _open_control(self, refs: Refs) -> ControlServer:
-        asked, app = self._wsgi()
         names = {"edge": "proxy"}
-        asks = {names.get(field, field): ref for field, ref in asked._asdict().items()}
-        return ControlServer(self._folder / "control.sock", asks, app)
+        asks = {names.get(name, name): ref for name, ref in self._asked().items()}
+        return ControlServer(self._folder / "control.sock", asks, self._web_app)
 
     def _view(self) -> DaemonView:
         settings = self._config.current()

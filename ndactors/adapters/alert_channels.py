@@ -12,7 +12,6 @@ from ..core.model import Alert
 from ..errors import StateError
 from ..ports import AlertChannel, HookSender
 from .channel_apprise import AppriseChannel
-from .channel_mail import MailChannel
 from .channel_slack import SlackChannel
 from .channel_webhook import PREFIX, WebhookChannel, key_bytes
 from .state_files import replace_file
@@ -54,6 +53,8 @@ class AlertChannels:
         if alert.slack_webhook:
             found.append(SlackChannel(alert.slack_webhook, self._sender))
         if alert.email is not None:
+            from .channel_mail import MailChannel  # with what writes mail, 0.8 MB
+
             found.append(MailChannel(alert.email, self.server))
         found += [AppriseChannel(url) for url in alert.apprise]
         channels = tuple({channel.key: channel for channel in found}.values())

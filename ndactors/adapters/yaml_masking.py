@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import SequenceMatcher
 from typing import Any
 
 import yaml
@@ -97,6 +96,8 @@ def unified_diff(before: str, after: str, names: tuple[str, str]) -> str:
     shown_old, shown_new = masked_yaml(before).split("\n"), masked_yaml(after).split("\n")
     # equal lines around what changed are compared no more, only shown
     low, high = max(0, start - CONTEXT), max(0, end - CONTEXT)
+    from difflib import SequenceMatcher  # only those need it who ask for a difference
+
     matcher = SequenceMatcher(None, old[low : len(old) - high], new[low : len(new) - high], autojunk=False)
     lines: list[str] = []
     for group in matcher.get_grouped_opcodes(CONTEXT):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import zoneinfo
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -129,8 +128,12 @@ def _number(word: str, text: str, kind: _Kind) -> int:
 
 def zone(name: str) -> datetime.tzinfo:
     """An IANA time zone. ``ValueError`` with a sentence for the user."""
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo
+
     try:
-        return UTC if name == "UTC" else zoneinfo.ZoneInfo(name)
+        return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # not there; no such name; a folder of them
         raise ValueError("Not a time zone; write it like Europe/Berlin or UTC.") from None
 

@@ -4,9 +4,8 @@ came from, so that every later complaint points there."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Protocol
 
 from ..errors import Problem
@@ -85,6 +84,13 @@ class Document:
         return Problem(1, 1, text, message)
 
 
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that this one is most like, if any is like it at all."""
+    from difflib import get_close_matches  # only mistakes need it
+
+    return get_close_matches(word, list(known), 1)
+
+
 def dotted(path: Path) -> str:
     text = ""
     for part in path:
@@ -107,7 +113,7 @@ def overlaid(document: Document, environment: str) -> list[Problem]:
         if overlay is not None and not isinstance(overlay, dict)
     ]
     if environment not in overlays and environment not in STANDARD:
-        near = get_close_matches(environment, [*overlays, *STANDARD], 1)
+        near = nearest(environment, [*overlays, *STANDARD])
         hint = f"; did you mean `{near[0]}`?" if near else ""
         wrong.append(document.problem(("environments",), f"There is no environment `{environment}`{hint}", at_key=True))
     if wrong:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
 from . import units
-from .environments import Decimal, Number, Text
+from .environments import Decimal, Number, Text, nearest
 
 MAX_SUGGESTIONS = 20
 """For more unknown keys than that no likely spelling is looked for: it takes long, and helps nobody."""
@@ -37,7 +36,7 @@ class Block(Schema):
         known = {field.data_key or name: name for name, field in self.load_fields.items()}
         wrong = {}
         for count, key in enumerate(sorted(map(str, original.keys() - known.keys()))):
-            near = get_close_matches(key[:60], known, 1) if count < MAX_SUGGESTIONS else []
+            near = nearest(key[:60], known) if count < MAX_SUGGESTIONS else []
             wrong[key] = [f"Unknown key; did you mean `{near[0]}`?" if near else "Unknown key."]
         if wrong:
             raise ValidationError(wrong)
@@ -162,7 +161,7 @@ class Word(Field):
     def convert(self, value: Any) -> Any:
         if isinstance(value, str) and value in self.words:
             return str(value)
-        near = get_close_matches(str(value), self.words, 1) if isinstance(value, str) else []
+        near = nearest(str(value), self.words) if isinstance(value, str) else []
         hint = f" Did you mean `{near[0]}`?" if near else ""
         raise ValueError(f"Must be one of: {', '.join(self.words)}.{hint}")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..messages.base import Message
 from ..messages.edge import RequestRecords, WorkerReport, WorkerState
+from ..runtime.child import Child
 from ..runtime.peers import Peer, Peers
 from . import shared
 from .listen import Listener
@@ -27,7 +27,7 @@ class Slot:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Child | None = None
         self.peer: Peer | None = None
         self.began = 0.0
         self.wait = RESPAWN_SECONDS
@@ -85,12 +85,7 @@ class Crew:
         slot.start_at = None
         slot.began = now
         try:
-            slot.process = subprocess.Popen(
-                command,
-                pass_fds=(*descriptors, theirs.fileno(), self._memory),
-                stdin=subprocess.DEVNULL,
-                env=child_environment(),
-            )
+            slot.process = Child(command, child_environment(), keep=(*descriptors, theirs.fileno(), self._memory))
         except OSError as error:
             self._note(f"no worker could be started: {error}")
             ours.close()

@@ -9,10 +9,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 from gevent.hub import get_hub
 
 from ..core.gcra import Limit
@@ -46,6 +45,8 @@ class Gate:
         self.maintenance = settings.maintenance
         self.redirects: tuple[Redirect, ...] = compile_redirects(settings.redirects)
         self.users = dict(settings.basic_auth)
+        if self.users:
+            import_module("argon2")  # now, rather than while somebody signs in; most have no such rule
         self.allow = [ipaddress.ip_network(cidr, strict=False) for cidr in settings.allow]
 
     @classmethod
@@ -135,7 +136,6 @@ class Passwords:
         self._key = os.urandom(32)
         self._verdicts: OrderedDict[bytes, bool] = OrderedDict()
         self._waiting: dict[bytes, list[Callable[[], None]]] = {}
-        self._hasher = PasswordHasher()
         self._busy = False
         self._queue: OrderedDict[bytes, tuple[str, str]] = OrderedDict()
 
@@ -173,7 +173,7 @@ class Passwords:
             return
         self._busy = True
         digest, (hash, password) = self._queue.popitem(last=False)
-        result = get_hub().threadpool.spawn(_verify, self._hasher, hash, password)
+        result = get_hub().threadpool.spawn(_verify, hash, password)
         result.rawlink(lambda done: self._soon(lambda: self._known(digest, done.value is True)))
 
     def _known(self, digest: bytes, good: bool) -> None:
@@ -186,7 +186,11 @@ class Passwords:
         self._next()
 
 
-def _verify(hasher: PasswordHasher, hash: str, password: str) -> bool:
+def _verify(hash: str, password: str) -> bool:
+    from argon2 import PasswordHasher
+    from argon2.exceptions import Argon2Error, InvalidHashError
+
+    hasher = PasswordHasher()
     if not hash:
         hasher.hash(password)  # somebody we do not know takes as long as a wrong password
         return False

@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import maxminddb
-
 LOOK_SECONDS = 5.0
 REMEMBERED = 4096
 
@@ -21,6 +19,7 @@ class Countries:
         self._path = ""
         self._seen: tuple[int, int, int] | None = None
         self._reader: Any = None
+        self._damaged: type[Exception] = ValueError
         self._known: dict[str, str] = {}
         self._looked = 0.0
         self.problem = ""
@@ -49,6 +48,8 @@ class Countries:
             return
         if seen == self._seen:
             return
+        import maxminddb  # it takes 3 MB, and most have no such file
+
         try:
             reader = maxminddb.open_database(self._path, maxminddb.MODE_AUTO)
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
@@ -56,6 +57,7 @@ class Countries:
             self._complain(f"{self._path}: {error}")
             return
         self._let_go()
+        self._damaged = maxminddb.InvalidDatabaseError
         self._reader, self._seen, self.problem = reader, seen, ""
 
     def _complain(self, words: str) -> None:
@@ -83,7 +85,7 @@ class Countries:
     def _find(self, address: str) -> str:
         try:
             record = self._reader.get(address.partition("%")[0])
-        except (ValueError, maxminddb.InvalidDatabaseError):
+        except (ValueError, self._damaged):
             return ""
         if not isinstance(record, dict):
             return ""

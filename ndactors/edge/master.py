@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..messages.edge import (
     Upgrade,
 )
 from ..runtime.activation import from_systemd
+from ..runtime.child import Child
 from ..runtime.link import encode, listen_unix
 from ..runtime.peers import Peer, Peers
 from ..runtime.roles import Arguments
@@ -77,7 +77,7 @@ class Master:
         self._reported = 0.0
         self._control: socket.socket | None = None
         self._successor: Peer | None = None
-        self._successor_process: subprocess.Popen[bytes] | None = None
+        self._successor_process: Child | None = None
         self._give_up_at: float | None = None
         self._upgrade = False
         self._handed_over = False
@@ -265,12 +265,11 @@ class Master:
             *(f"--first-place={self._next_place}", f"--predecessor-fd={theirs.fileno()}"),
         ]
         try:
-            self._successor_process = subprocess.Popen(
+            self._successor_process = Child(
                 command,
-                pass_fds=(*descriptors, self._memory, theirs.fileno()),
-                stdin=subprocess.DEVNULL,
-                env={**child_environment(), **wanted.environment},
-                start_new_session=True,
+                {**child_environment(), **wanted.environment},
+                keep=(*descriptors, self._memory, theirs.fileno()),
+                session=True,
             )
         except OSError as error:
             note(f"no successor could be started: {error}")

@@ -17,6 +17,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,6 @@ from ..messages.edge import RecordsStored, RoutingSnapshot, SendRecords, Stop, W
 from ..runtime.link import FrameReader, SendBuffer, encode
 from ..runtime.roles import Arguments
 from . import http1
-from .answers import answer
 from .capture import Recorder
 from .client import Client
 from .exchange import Exchange
@@ -62,6 +63,9 @@ LAST_RECORDS_SECONDS = 2.0
 GC_THRESHOLD = 20_000
 LINK_BYTES = 4 * 1024 * 1024
 """More on the way to the master than this, and records wait."""
+RARELY_USED = ("argon2", "encodings.idna", "maxminddb", "pprint")
+"""Imported where they are needed."""
+
 _GOOD_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -495,7 +499,8 @@ def _resident_bytes() -> int:
 
 
 def drop_privileges() -> None:
-    """From root to a user that owns nothing. Everything must be loaded by then: our files may be out of its reach."""
+    """From root to a user that owns nothing. What is imported with its first use is imported before, if it is out of that
+    user's reach."""
     if os.geteuid() != 0:
         return
     for name in ("nextdeploy", "nobody"):
@@ -504,18 +509,21 @@ def drop_privileges() -> None:
         except KeyError:
             continue
         os.setgroups([])
+        os.setegid(user.pw_gid)
+        os.seteuid(user.pw_uid)
+        missed = [name for name in RARELY_USED if not _in_reach(name)]
+        os.seteuid(0)
+        os.setegid(0)
+        for name in missed:
+            import_module(name)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
         return
 
 
-def load_everything() -> None:
-    """What is imported on first use otherwise, at a time when our files may be out of reach."""
-    import encodings.idna
-    import pprint
-
-    traceback.format_exception(ValueError(f"{pprint}{encodings.idna}"))
-    answer("no_route")
+def _in_reach(name: str) -> bool:
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None and os.access(spec.origin, os.R_OK, effective_ids=True)
 
 
 def raise_descriptor_limit() -> None:
@@ -535,7 +543,6 @@ def main(argv: list[str]) -> int:
     worker.finished = over.set
     terminate = worker.loop.signal(signal.SIGTERM)
     terminate.start(lambda: worker.stop(worker.knowledge.snapshot.drain_seconds))
-    load_everything()
     drop_privileges()
     gc.collect()
     gc.freeze()

@@ -3,7 +3,6 @@ missed, and holds up nobody."""
 
 from __future__ import annotations
 
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,6 +12,7 @@ from ..core.loglevels import LEVELS
 from ..core.logquery import Matcher
 from ..core.logrecords import STREAMS, Columns, Gap, LogRecord, LogSource, record
 from ..messages.logs import CHUNK_BYTES, LiveColumns, LogChunk
+from ..runtime.notes import exception_text
 
 RING_BYTES = 48 * 1024 * 1024
 OVERHEAD_BYTES = 120
@@ -169,7 +169,7 @@ class Live:
 
     def _end(self, subscription: Subscription) -> None:
         """It just failed."""
-        self._failed.append((subscription.id, f"a subscription failed: {traceback.format_exc()}"))
+        self._failed.append((subscription.id, f"a subscription failed: {exception_text()}"))
         self.unsubscribe(subscription.id)
 
     def taken(self, id: int) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from msgspec.structs import replace
 
 from ..core.model import Bucket
 from ..messages.logs import KeepLogs, LogsReport
+from ..runtime.child import Child
 from ..runtime.restarts import Backoff
 
 STATE = "outlets.json"
@@ -63,7 +62,7 @@ class OutletProcess:
         self._state_dir = state_dir
         self._note = note
         self._keep: KeepLogs | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._kill_at: float | None = None
         """It was told to stop, and has time until then."""
         self._backoff = Backoff(first=0.5, longest=60.0, reset_after=60.0)
@@ -108,11 +107,12 @@ class OutletProcess:
         command = [sys.executable, "-m", "ndactors", "--role=log-outlets", f"--state-dir={self._state_dir}"]
         command.append(f"--parent={os.getpid()}")
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, start_new_session=True, env=dict(os.environ)
-            )
-            assert self._process.stdin is not None
-            with self._process.stdin as given:
+            theirs, ours = os.pipe()  # what it is told has secrets in it: no argument, no variable
+            with os.fdopen(ours, "wb") as given:
+                try:
+                    self._process = Child(command, os.environ, stdin=theirs, session=True)
+                finally:
+                    os.close(theirs)
                 given.write(msgspec.msgpack.encode(self._keep))
         except OSError as error:
             self._note(f"the outlets' process could not be started: {error}")
@@ -123,7 +123,9 @@ class OutletProcess:
         folder = self._state_dir / "logs"
         with contextlib.suppress(FileNotFoundError):
             (folder / STATE).unlink()
-            shutil.rmtree(folder / CURSORS, ignore_errors=True)
+            from shutil import rmtree  # it takes a third of a megabyte
+
+            rmtree(folder / CURSORS, ignore_errors=True)
             self.state = OutletState(segments=self.state.segments)
 
     def _read_state(self) -> None:
@@ -165,9 +167,7 @@ class OutletProcess:
         if process is None:
             return
         process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not process.wait(STOP_SECONDS):
             process.kill()
             process.wait()
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 
 from .. import __version__
@@ -37,7 +36,7 @@ from ..messages.logs import (
     WantLines,
 )
 from ..runtime.link import listen_unix
-from ..runtime.notes import Notes
+from ..runtime.notes import Notes, exception_text
 from ..runtime.peers import Peer, Peers
 from ..runtime.roles import Arguments
 from .expressions import compile_re2
@@ -197,7 +196,7 @@ class LogProcess:
             note(f"{intake.source.path}: {error.strerror or error}")
             intake.due = now + RETRY_SECONDS
         except Exception:  # noqa: BLE001 - the guard: what one container writes must not end the reading of all others
-            self._fault(f"some output of {intake.source.container[:12]} was skipped: {traceback.format_exc()}")
+            self._fault(f"some output of {intake.source.container[:12]} was skipped: {exception_text()}")
             intake.skip(now)
 
     def _store(self, now: float) -> None:
@@ -385,7 +384,7 @@ class LogProcess:
             try:
                 self._do(peer, message, time.monotonic())
             except Exception:  # noqa: BLE001 - the guard: whoever comes after us would be told the same again
-                self._fault(f"a {type(message).__name__} was not understood: {traceback.format_exc()}")
+                self._fault(f"a {type(message).__name__} was not understood: {exception_text()}")
 
     def _do(self, peer: Peer, message: object, now: float) -> None:
         match message:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..messages.logs import LogsFound, QueryLogs
+from ..runtime.child import Child
 from ..runtime.peers import Peer, Peers
 
 QUERY_SECONDS = 30.0
@@ -77,7 +77,7 @@ class Readers:
         self._state_dir = state_dir
         self._peers = peers
         self._note = note
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._peer: Peer | None = None
         self._turns = Turns()
         self._asked: Waiting | None = None
@@ -114,9 +114,7 @@ class Readers:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "ndactors", "--role=log-reader", f"--state-dir={self._state_dir}"]
         try:
-            self._process = subprocess.Popen(
-                command, stdin=theirs.fileno(), start_new_session=True, env={**os.environ, **ALLOCATOR}
-            )
+            self._process = Child(command, {**os.environ, **ALLOCATOR}, stdin=theirs.fileno(), session=True)
         except OSError as error:
             self._note(f"no reader could be started: {error}")
             ours.close()

@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..runtime.child import Child
 from ..runtime.peers import Peers
 from ..runtime.restarts import Backoff
 from . import opening
@@ -29,7 +29,7 @@ class Watch:
         self._note = note
         self._intakes: dict[Path, Intake] = {}
         self._watched: set[Path] = set()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._sock: socket.socket | None = None
         self._backoff = Backoff(first=0.05, longest=10.0, reset_after=30.0)
         self._start_at = 0.0
@@ -37,11 +37,10 @@ class Watch:
 
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-m", "ndactors", "--role=log-opener", f"--state-dir={self._state_dir}"]
+        # -S: it uses the standard library alone
+        command = [sys.executable, "-S", "-m", "ndactors", "--role=log-opener", f"--state-dir={self._state_dir}"]
         try:
-            self._process = subprocess.Popen(
-                command, stdin=theirs.fileno(), start_new_session=True, env=dict(os.environ)
-            )
+            self._process = Child(command, dict(os.environ), stdin=theirs.fileno(), session=True)
         except OSError as error:
             self._note(f"the process that opens log files could not be started: {error}")
             ours.close()

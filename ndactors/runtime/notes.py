@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,15 @@ SAME_SECONDS = 60.0
 MOST_KNOWN = 200
 MAX_BYTES = 8 * 1024 * 1024
 """A file that has grown so long begins anew."""
+
+
+def exception_text() -> str:
+    """The exception that is being handled, with its traceback. What makes it is imported with the first: it takes 0.7 MB."""
+    try:
+        from traceback import format_exc
+    except (ImportError, OSError):  # no descriptor is left, say
+        return repr(sys.exception())
+    return format_exc()
 
 
 class Notes:

@@ -1,10 +1,11 @@
-"""What an idle system costs: memory (PSS) and CPU of daemon, edge and keeper with ten idle apps:
+"""What an idle system costs: memory (PSS) and CPU of all our processes with ten idle apps:
 `python tests/bench/idle.py`."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,26 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def measure(processes: dict[int, str], seconds: float) -> None:
+    before = {pid: cpu(pid) for pid in processes}
+    time.sleep(seconds)
+    memory = share = 0.0
+    for pid, role in sorted(processes.items(), key=lambda row: row[1]):
+        used = (cpu(pid) - before[pid]) / seconds * 100
+        memory, share = memory + pss_mb(pid), share + used
+        print(f"  {role:12} {pss_mb(pid):5.1f} MB PSS  {used:5.2f} % of a core")
+    print(f"  {'together':12} {memory:5.1f} MB PSS  {share:5.2f} % of a core")
+
+
+def ask_once(control: Path) -> None:
+    for path in ("/api/v1/apps", "/metrics"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(control))
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n".encode())
+            if b" 200 " not in sock.makefile("rb").readline():
+                raise SystemExit(f"{path} did not answer")
+
+
 def main() -> None:
     seconds = 3 if "--short" in sys.argv else SECONDS
     with tempfile.TemporaryDirectory() as name:
@@ -76,15 +97,11 @@ def main() -> None:
                 time.sleep(0.1)
             time.sleep(2)  # what starting costs is over
             processes = {daemon.pid: "daemon", **ours(f"{folder}/state")}
-            before = {pid: cpu(pid) for pid in processes}
-            time.sleep(seconds)
             print(f"idle with {APPS} apps on the process engine, health checks every 2 s, over {seconds} s")
-            memory = share = 0.0
-            for pid, role in sorted(processes.items(), key=lambda row: row[1]):
-                used = (cpu(pid) - before[pid]) / seconds * 100
-                memory, share = memory + pss_mb(pid), share + used
-                print(f"  {role:12} {pss_mb(pid):5.1f} MB PSS  {used:5.2f} % of a core")
-            print(f"  {'together':12} {memory:5.1f} MB PSS  {share:5.2f} % of a core")
+            measure(processes, seconds)
+            ask_once(folder / "state/control.sock")
+            print("the same once the API was asked for its apps and its metrics")
+            measure(processes, seconds)
         finally:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait(70)
