@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
-SPARED = ("typing_extensions", "_hashlib")
+SPARED = ("_hashlib", "multiprocessing", "typing_extensions")
 """What libraries take if it is there, and do as well without: 2 MB of each of our other processes. (Python's own hashes in
 place of those of OpenSSL.)"""
+METADATA = "importlib.metadata"
+"""It takes 2 MB more, for the versions of packages and for what plugins there are."""
 
 ROLES = {
     "edge": "ndactors.edge.master",
@@ -33,24 +37,51 @@ def main() -> int:
         sys.stderr.write(f"nextdeployd: there is no role {role!r}\n")
         return 2
     if role != "log-outlets":  # it makes sums of gigabytes
+        sys.modules[METADATA] = _nobodys_metadata()
         for name in SPARED:
             sys.modules[name] = None  # type: ignore[assignment]
     return int(importlib.import_module(ROLES[role]).main(argv))
 
 
 def _patch() -> None:
-    """gevent in the standard library's place. It would ask every installed package for plugins; there are none to be
-    asked, and what reads the packages' metadata takes 2 MB."""
-    nobody = ModuleType("importlib.metadata")
-    nobody.entry_points = lambda **_: ()  # type: ignore[attr-defined]
-    stand_ins = {nobody.__name__: nobody, "typing_extensions": None}
-    sys.modules.update(stand_ins)  # type: ignore[arg-type]
+    """gevent in the standard library's place; what is spared here is there for whoever asks for it later."""
+    sys.modules[METADATA] = _nobodys_metadata()
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     from gevent import monkey
 
-    monkey.patch_all()
+    monkey.patch_all(ssl=False)
+    sys.meta_path.insert(0, LaterTLS(monkey.patch_ssl))
     importlib.import_module("msgspec")
-    for name in stand_ins:
-        del sys.modules[name]
+    del sys.modules[METADATA], sys.modules["typing_extensions"]
+
+
+def _nobodys_metadata() -> ModuleType:
+    stand_in = ModuleType(METADATA)
+    stand_in.entry_points = lambda **_: ()  # type: ignore[attr-defined]
+    stand_in.version = lambda _: "0"  # type: ignore[attr-defined]
+    return stand_in
+
+
+class LaterTLS:
+    """Finds ``ssl`` for whoever imports it first, and has gevent patch it then: it takes 3 MB, most of it OpenSSL."""
+
+    def __init__(self, patch: Callable[[], None]) -> None:
+        self._patch = patch
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != "ssl":
+            return None
+        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        spec = PathFinder.find_spec(name)
+        assert spec is not None and isinstance(spec.loader, SourceFileLoader)
+        load = spec.loader.exec_module
+
+        def load_and_patch(module: ModuleType) -> None:
+            load(module)
+            self._patch()
+
+        spec.loader.exec_module = load_and_patch  # type: ignore[method-assign]
+        return spec
 
 
 if __name__ == "__main__":

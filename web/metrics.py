@@ -16,7 +16,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_options_header
 
 from ndactors.core.alert_watch import KINDS
-from ndactors.core.loglevels import LEVELS
+from ndactors.core.levels import LEVELS
 from ndactors.core.sampling import Figure, container_figures, host_figures
 from ndactors.errors import NextDeployError
 from ndactors.messages.alerts import AlertView, GetAlerts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ..core.loglevels import LEVELS
+from ..core.levels import LEVELS
 from ..core.samples import Kind, Sample
 from ..messages.edge import LATENCY_BUCKETS, EdgeReport, Histogram, ServiceTotals
 from ..messages.logs import LogsReport

@@ -1,70 +1,37 @@
-"""The API on an address, by gevent's WSGI server: made to answer quickly, to log quietly, and to let nobody hang on."""
+"""The API on an address. It listens at once; what speaks HTTP is loaded with the first connection."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gevent
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.server import StreamServer
 
-from ..core.masking import mask_words
+if TYPE_CHECKING:
+    from gevent.pywsgi import WSGIServer
 
 log = logging.getLogger("ndactors.admin")
 
-REQUEST_SECONDS = 30.0
-"""A request that has not come whole by then is given up."""
-REST_SECONDS = 2.0
-"""So long the rest of a body that was refused is read."""
+CONNECTIONS = 200
+"""At once; others wait."""
 
 
-class Handler(WSGIHandler):  # type: ignore[misc]
-    """One connection. TCP_NODELAY: without it every small answer on a kept connection waits 40 ms."""
+class HttpListener(StreamServer):  # type: ignore[misc]
+    """``listener``: a socket, or host and port to listen on."""
 
-    def handle(self) -> None:
-        if self.socket.family != socket.AF_UNIX:
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().handle()
+    def __init__(self, listener: socket.socket | tuple[str, int], app: Any) -> None:
+        super().__init__(listener, spawn=CONNECTIONS)
+        self._app = app
+        self._http: WSGIServer | None = None
 
-    def run_application(self) -> None:
-        try:
-            super().run_application()
-        finally:
-            self._drop_rest()
+    def handle(self, sock: socket.socket, address: Any) -> None:
+        """One connection, in its greenlet."""
+        if self._http is None:
+            from .http_server import http_server
 
-    def _drop_rest(self) -> None:
-        """What nobody wanted of the body: read for a moment, so that the sender gets to see its answer, then the
-        connection ends. Without a limit a refused sender could hold it for ever."""
-        body = self.wsgi_input
-        try:
-            with gevent.Timeout(REST_SECONDS, False):
-                body._discard()
-                return
-        except OSError as error:
-            log.debug("%s: %s", mask_words(self.requestline or ""), error)
-        body.content_length, body.chunked_input = body.position, False
-        self.close_connection = True
-
-    def read_requestline(self) -> Any:
-        self.socket.settimeout(REQUEST_SECONDS)
-        return super().read_requestline()
-
-    def log_request(self) -> None:
-        # the address of a hook has its token in it
-        log.debug("%s %s", mask_words(self.requestline or ""), self.status)
-
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
-        environ["nextdeploy.local"] = self.socket.family == socket.AF_UNIX
-        environ["nextdeploy.hand_over"] = self._hand_over
-        return environ
-
-    def _hand_over(self) -> socket.socket:
-        """The bare connection, for a WebSocket: no further request is read from it."""
-        self.close_connection = True
-        sock: socket.socket = self.socket
-        return sock
+            self._http = http_server(self.address, self._app)
+        self._http.handle(sock, address)
 
 
 class AdminServer:
@@ -72,9 +39,7 @@ class AdminServer:
 
     def __init__(self, listen: str, app: Any) -> None:
         host, _, port = listen.rpartition(":")
-        self._server = WSGIServer(
-            (host.strip("[]"), int(port)), app, handler_class=Handler, log=None, error_log=log, spawn=200
-        )
+        self._server = HttpListener((host.strip("[]"), int(port)), app)
 
     @property
     def address(self) -> str:

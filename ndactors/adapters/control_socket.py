@@ -15,13 +15,12 @@ import gevent
 import msgspec
 from gevent.event import AsyncResult
 from gevent.lock import RLock
-from gevent.pywsgi import WSGIServer
 
 from .. import errors
 from ..errors import ActorStopped, AskTimeout, LinkError, NextDeployError
 from ..messages.control import ANSWERS, Answer, Ask, AskFailed, failure, raised
 from ..runtime.link import FrameReader, connect_unix, encode, listen_unix
-from .admin_server import Handler
+from .admin_server import HttpListener
 
 log = logging.getLogger("ndactors.control")
 
@@ -35,7 +34,7 @@ class Askee(Protocol):
     def ask(self, message: Any, timeout: float = ...) -> Any: ...
 
 
-class ControlServer(WSGIServer):  # type: ignore[misc]
+class ControlServer(HttpListener):
     """``asks``: who can be asked over the link, by name. Whoever may open the socket is trusted (0660, and the group
     ``nextdeploy`` if there is one)."""
 
@@ -44,7 +43,7 @@ class ControlServer(WSGIServer):  # type: ignore[misc]
         self._asks = asks
         listener = listen_unix(path, 0o660)
         _open_to_group(path)
-        super().__init__(listener, app, handler_class=Handler, log=None, error_log=log, spawn=200)
+        super().__init__(listener, app)
 
     def stop(self, timeout: float = 1.0) -> None:
         super().stop(timeout=timeout)

@@ -7,7 +7,6 @@ import contextlib
 import os
 import select
 import signal
-import ssl
 import subprocess
 import tempfile
 import time
@@ -166,6 +165,8 @@ def _same_place(url: str, there: str) -> bool:
 
 def _words(error: BaseException) -> str:
     """What happened, by the system's own error: the libraries' messages have the whole URL in them."""
+    import ssl
+
     import requests
 
     seen: BaseException | None = error

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any, BinaryIO
 from zlib import crc32
 
-from ..core.loglevels import LEVELS
+from ..core.levels import LEVELS
 from ..core.logquery import ANSI
 
 RESET = "\x1b[0m"

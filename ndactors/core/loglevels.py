@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
 DEBUG, INFO, WARNING, ERROR, CRITICAL = range(5)
 DEFAULT = INFO
 """Of a line that does not tell, by whatever stream it came."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import Invalid
-from .loglevels import LEVELS
+from .levels import LEVELS
 from .logrecords import STREAMS, Columns, LogSource
 from .needed_text import needed_texts
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 
-from .loglevels import LEVELS
+from .levels import LEVELS
 from .requestids import request_id_of
 
 STREAMS = ("stdout", "stderr")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Redirect:
+class Redirect(NamedTuple):
     """``host`` empty: any. ``path`` with ``rest``: everything that begins so; else exactly that."""
 
     host: str

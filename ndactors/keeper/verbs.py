@@ -3,7 +3,6 @@
 import errno
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -110,7 +109,9 @@ class Verbs:
                 return
             if self.apps.pop(app.id, None) is not None:
                 app.close()
-                shutil.rmtree(app.folder, ignore_errors=True)
+                from shutil import rmtree  # a third of a megabyte, until then
+
+                rmtree(app.folder, ignore_errors=True)
                 self._tell(app, "removed")
             reply(None)
 

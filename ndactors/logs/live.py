@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from ..core.loglevels import LEVELS
+from ..core.levels import LEVELS
 from ..core.logquery import Matcher
 from ..core.logrecords import STREAMS, Columns, Gap, LogRecord, LogSource, record
 from ..messages.logs import CHUNK_BYTES, LiveColumns, LogChunk

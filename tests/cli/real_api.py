@@ -15,7 +15,7 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 import web
-from ndactors.adapters.admin_server import Handler
+from ndactors.adapters.http_server import Handler
 from ndactors.core.logquery import LogFilter
 from ndactors.core.logrecords import LogRecord
 from ndactors.errors import ActorStopped

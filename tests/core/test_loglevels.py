@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from log_samples import DECOYS, SAMPLES
 
 from ndactors.core import loglevels
-from ndactors.core.loglevels import DEFAULT, LEVELS, LOOKED_AT, RULES, level_of, levels_of
+from ndactors.core.levels import LEVELS
+from ndactors.core.loglevels import DEFAULT, LOOKED_AT, RULES, level_of, levels_of
 
 CASES = [(program, level, line) for program, samples in SAMPLES.items() for level, line in samples]
 LINES = [line for _, _, line in CASES] + DECOYS

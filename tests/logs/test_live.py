@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ndactors.core.loglevels import LEVELS
+from ndactors.core.levels import LEVELS
 from ndactors.core.logquery import LogFilter, Matcher
 from ndactors.core.logrecords import STREAMS, Columns, Gap, LogSource, format_ns, records
 from ndactors.logs.expressions import compile_re2

@@ -12,7 +12,7 @@ from gevent import socket
 from gevent.hub import get_hub
 
 import web
-from ndactors.adapters import admin_server
+from ndactors.adapters import http_server
 from ndactors.adapters.admin_server import AdminServer
 from ndactors.adapters.blob_store import BlobFiles
 from ndactors.messages.control import WebSettings
@@ -314,7 +314,7 @@ def test_who_trickles_is_ended(server, store, monkeypatch):
 
 @pytest.mark.parametrize("headers", [("Content-Length: 4000000000",), ("Transfer-Encoding: chunked",)])
 def test_who_is_refused_does_not_hold_the_connection(server, headers, monkeypatch):
-    monkeypatch.setattr(admin_server, "REST_SECONDS", 0.3)
+    monkeypatch.setattr(http_server, "REST_SECONDS", 0.3)
     peer = Peer(server).begin("PUT", url("0" * 64), *headers, "Origin: https://evil.test")
 
     def pour():

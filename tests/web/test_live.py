@@ -19,7 +19,8 @@ import web.api.live
 import web.relay
 import web.tokens
 import web.upgrades
-from ndactors.adapters.admin_server import AdminServer, Handler
+from ndactors.adapters.admin_server import AdminServer
+from ndactors.adapters.http_server import Handler
 from ndactors.core.logquery import LogFilter
 from ndactors.core.websocket import BINARY, TEXT, Close, Message, Reader, client_frame
 from ndactors.errors import ActorStopped, Invalid, LogsAway
