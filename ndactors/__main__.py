@@ -37,18 +37,23 @@ def main() -> int:
         sys.stderr.write(f"nextdeployd: there is no role {role!r}\n")
         return 2
     if role != "log-outlets":  # it makes sums of gigabytes
-        sys.modules[METADATA] = _nobodys_metadata()
-        for name in SPARED:
-            sys.modules[name] = None  # type: ignore[assignment]
+        _spare()
     return int(importlib.import_module(ROLES[role]).main(argv))
+
+
+def _spare() -> None:
+    sys.modules[METADATA] = _nobodys_metadata()
+    for name in SPARED:
+        sys.modules[name] = None  # type: ignore[assignment]
 
 
 def _patch() -> None:
     """gevent in the standard library's place; what is spared here is there for whoever asks for it later."""
     sys.modules[METADATA] = _nobodys_metadata()
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
-    from gevent import monkey
+    from gevent import config, monkey
 
+    config.loop = "libev-cext"  # whatever $GEVENT_LOOP says: the others cannot tell how late they are
     monkey.patch_all(ssl=False)
     sys.meta_path.insert(0, LaterTLS(monkey.patch_ssl))
     importlib.import_module("msgspec")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakSet
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
@@ -107,6 +108,8 @@ class World:
     docker_present: bool
     prober: Prober
     lag: Lag
+    checked: WeakSet[ContainerActor] = field(default_factory=WeakSet)
+    """Containers whose health is checked."""
     host: HostReader
     usage: UsageReader
     sockets: SocketOwners
@@ -374,7 +377,13 @@ def _new_container(
     world: World, refs: Refs, engine: ContainerEngine, ref: Ref, place: Callable[[], Placement], owner: Ref
 ) -> Child:
     around = Surroundings(
-        owner=owner, events=refs.events, engine=engine, prober=world.prober, lag=world.lag, rested=world.rested
+        owner=owner,
+        events=refs.events,
+        engine=engine,
+        prober=world.prober,
+        lag=world.lag,
+        checked=world.checked,
+        rested=world.rested,
     )
     return Child(ref, ContainerActor, place, around)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from ..core.containers import ContainerStatus
-from ..core.health import HealthTracker
+from ..core.health import HealthTracker, next_check
 from ..core.lifecycle import State, Step, advance
 from ..core.model import App
 from ..core.restarting import GiveUp, RestartHistory, ending
@@ -49,6 +50,8 @@ class Surroundings:
     engine: ContainerEngine
     prober: Prober
     lag: Lag
+    checked: WeakSet[ContainerActor] = field(default_factory=WeakSet)
+    """All whose health is checked, of every app."""
     rested: frozenset[str] = frozenset()
     """Ids of containers that the last daemon stopped when it ended: they start without counting as restarts."""
 
@@ -207,6 +210,11 @@ class ContainerActor(Actor):
         self._cancel_timer()
         self._timer = self.after(seconds, ProbeDue())
 
+    def _probe_again(self, now: float) -> None:
+        checked = self._around.checked
+        checked.add(self)
+        self._probe_in(next_check(now, self._process.healthcheck.interval, id(self) >> 6, len(checked)) - now)
+
     def _probe(self) -> None:
         status = self._status
         if self._work is not None or status is None:
@@ -248,12 +256,14 @@ class ContainerActor(Actor):
             self._tell()
         if self._tracker.must_restart(now) and self._restart_reason is None:
             self._around.owner.tell(RestartWanted(key=self._key))
-        waiting = self._state is State.STARTING
-        interval = self._process.healthcheck.interval
-        self._probe_in(min(interval, STARTING_PROBE_SECONDS) if waiting else interval)
+        if self._state is State.STARTING:
+            self._probe_in(min(self._process.healthcheck.interval, STARTING_PROBE_SECONDS))
+        else:
+            self._probe_again(now)
 
     def _healthy(self) -> None:
-        self._tracker.passed(time.monotonic())
+        now = time.monotonic()
+        self._tracker.passed(now)
         self._reason = ""
         self._served = True
         if self._state is not State.RUNNING:
@@ -263,7 +273,7 @@ class ContainerActor(Actor):
                 self._event("container.healthy", "answers again")
         self._tell()
         if self._process.healthcheck.kind != "none":
-            self._probe_in(self._process.healthcheck.interval)
+            self._probe_again(now)
 
     # -- ends and restarts -------------------------------------------------------------------------
 

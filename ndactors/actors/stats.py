@@ -88,6 +88,8 @@ class StatsActor(Actor):
         self._timer: Timer | None = None
         self._busy: dict[What, tuple[Task, float]] = {}
         self._late: set[What] = set()
+        self._left: list[Callable[[], bool]] = []
+        """What is still to be begun of this look."""
         self._containers: dict[str, dict[str, ContainerStatus]] = {}
         self._listed: set[str] = set()
         self._view: HostView | None = None
@@ -130,31 +132,46 @@ class StatsActor(Actor):
     # -- reading -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        rows = {engine: tuple(known.values()) for engine, known in self._containers.items()}
-        self._begin("host", self._host.read)
-        self._begin("containers", lambda: self._usage.read(rows))
+        """One after the other: threads that compute at the same time only take the interpreter from each other."""
+        self._left = [lambda: self._begin("host", self._host.read), self._look_at_containers]
         if self._engines <= self._listed or self._monotonic() - self._began > LISTING_SECONDS:
-            self._begin("ports", self._sockets.look)
+            self._left.append(lambda: self._begin("ports", self._sockets.look))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """With what is left of a look, past what still has not come back from the last one."""
+        while self._left and not self._left.pop(0)():
+            pass
+
+    def _look_at_containers(self) -> bool:
+        rows = self._rows()
+        return self._begin("containers", lambda: self._usage.read(rows))
 
     def _measure(self) -> None:
-        rows, settings = {engine: tuple(known.values()) for engine, known in self._containers.items()}, self._settings
+        rows, settings = self._rows(), self._settings
         self._begin("disk", lambda: self._usage.measure(rows, settings))
         self.after(DISK_SECONDS, DiskDue())
 
-    def _begin(self, what: What, call: Callable[[], Any]) -> None:
-        """Never two of one kind at once."""
+    def _rows(self) -> dict[str, tuple[ContainerStatus, ...]]:
+        return {engine: tuple(known.values()) for engine, known in self._containers.items()}
+
+    def _begin(self, what: What, call: Callable[[], Any]) -> bool:
+        """Never two of one kind at once: False if there is one."""
         now = self._monotonic()
         if what in self._busy:
             since = self._busy[what][1]
             if now - since > LATE_SECONDS and what not in self._late and what != "disk":
                 self._late.add(what)
                 log.warning("the figures of %s have been awaited for %d s; the last ones stand", what, now - since)
-            return
+            return False
         self._busy[what] = (self.run(call, lambda result, error: Looked(what, result, error)), now)
+        return True
 
     def _looked(self, message: Looked) -> None:
         self._busy.pop(message.what, None)
         self._late.discard(message.what)
+        if message.what != "disk":
+            self._go_on()
         if message.error is not None:
             if not isinstance(message.error, NextDeployError):
                 raise message.error

@@ -1,12 +1,17 @@
-"""Health probes over sockets. Each reads an answer: a frozen container still accepts connections."""
+"""Health probes over sockets. Each reads an answer: a frozen container still accepts connections. There may be hundreds a
+second, so each waits as seldom as it can, on a bare socket: gevent's own would look its address up first."""
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import time
 from urllib.parse import quote
 
+import gevent.socket
 import httptools
+from gevent.monkey import get_original
 
 from ..core.model import Healthcheck
 
@@ -41,18 +46,15 @@ class SocketProber:
             "User-Agent: nextdeploy-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         )
         try:
-            with socket.create_connection(target, timeout=check.timeout) as sock:
-                sock.sendall(request.encode("ascii", "replace"))
+            with _Connection(target, deadline) as connection:
+                connection.send(request.encode("ascii", "replace"))
                 received = 0
                 while not answer.complete and received < READ_BYTES:
-                    sock.settimeout(max(0.001, deadline - time.monotonic()))
-                    data = sock.recv(READ_BYTES)
+                    data = connection.receive()
                     if not data:
                         break
                     received += len(data)
                     parser.feed_data(data)
-                    if time.monotonic() >= deadline:
-                        raise TimeoutError
         except TimeoutError:
             if not answer.head:
                 return f"no answer from {_place(target)}{check.path} within {check.timeout:g} s"
@@ -70,12 +72,10 @@ class SocketProber:
 
     def tcp(self, target: tuple[str, int], check: Healthcheck) -> str | None:
         """Connect, say that nothing will come, and wait for data or the end: both take a living process."""
-        deadline = time.monotonic() + check.timeout
         try:
-            with socket.create_connection(target, timeout=check.timeout) as sock:
-                sock.shutdown(socket.SHUT_WR)
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
-                sock.recv(1)
+            with _Connection(target, time.monotonic() + check.timeout) as connection:
+                connection.end_sending()
+                connection.receive()
         except TimeoutError:
             return f"{_place(target)} neither answered nor closed within {check.timeout:g} s"
         except ConnectionRefusedError:
@@ -85,6 +85,60 @@ class SocketProber:
         except OSError as error:
             return f"{_place(target)}: {_words(error)}"
         return None
+
+
+class _Connection:
+    """To a literal address. Everything raises ``TimeoutError`` past ``deadline``, on the monotonic clock."""
+
+    def __init__(self, target: tuple[str, int], deadline: float) -> None:
+        self._deadline = deadline
+        family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+        self._sock = get_original("socket", "socket")(family, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        self._check(self._sock.connect_ex(target))
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def send(self, data: bytes) -> None:
+        while data:
+            try:
+                # most often it is connected already: on loopback, and to a container, that takes no time
+                data = data[self._sock.send(data) :]
+            except BlockingIOError:
+                self._wait_to_write()
+
+    def end_sending(self) -> None:
+        self._wait_to_write()
+        self._sock.shutdown(socket.SHUT_WR)
+
+    def receive(self) -> bytes:
+        """What has come; empty at the end."""
+        while True:
+            gevent.socket.wait_read(self._sock.fileno(), self._left())
+            try:
+                data: bytes = self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+            return data
+
+    def _wait_to_write(self) -> None:
+        gevent.socket.wait_write(self._sock.fileno(), self._left())
+        self._check(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def _check(self, error: int) -> None:
+        if error not in (0, errno.EINPROGRESS):
+            self._sock.close()
+            raise OSError(error, os.strerror(error))
+
+    def _left(self) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
 
 
 def _place(target: tuple[str, int]) -> str:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from .model import Healthcheck
 
 Health = Literal["unknown", "healthy", "unhealthy"]
+
+TOGETHER = 16
+"""So many containers are asked at the same moment: in between an idle machine sleeps."""
+
+
+def next_check(now: float, interval: float, which: int, containers: int) -> float:
+    """When container number ``which`` of so many is asked again, if each is every ``interval`` seconds: at its own moment of
+    every interval, which it shares with few. From half an interval to one and a half away, and an interval once it has
+    its moment."""
+    moments = math.ceil(containers / TOGETHER) or 1
+    own = which % moments * interval / moments
+    return own + round((now + interval - own) / interval) * interval
 
 
 class HealthTracker:

@@ -61,6 +61,8 @@ class Crew:
         self._ended = False
         self.buried = Sum()
         self.restarts = 0
+        self.news = False
+        """A worker told something; whoever passes that on takes it back."""
         self.snapshot = b""
         """The newest, encoded; every new worker gets it first."""
 
@@ -117,6 +119,7 @@ class Crew:
             return
         assert isinstance(message, WorkerReport)
         before, slot.report = slot.report, message
+        self.news = True
         if (
             before is None
             or before.state.snapshot_version != message.state.snapshot_version

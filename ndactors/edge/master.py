@@ -37,6 +37,8 @@ from .listen import Listener, inherited, open_listeners
 from .totals import Sum
 
 REPORT_SECONDS = 1.0
+QUIET_REPORT_SECONDS = 5.0
+"""Where no worker has anything to tell."""
 UPGRADE_SECONDS = 30.0
 """A successor that is not ready by then is given up."""
 STOP_SECONDS = 10.0
@@ -113,14 +115,17 @@ class Master:
                 return self._finish()
             if self._give_up_at is not None and now >= self._give_up_at:
                 self._give_up("it was not ready in time")
-            if self._changed or now - self._reported >= REPORT_SECONDS:
+            if self._changed or now >= self._report_at():
                 self._report(now)
             self._peers.turn(self._patience(now))
 
     def _patience(self, now: float) -> float:
-        moments = [self._reported + REPORT_SECONDS, *self._crew.next_start()]
+        moments = [self._report_at(), *self._crew.next_start()]
         moments += [moment for moment in (self._stop_at, self._give_up_at) if moment is not None]
         return max(0.0, min(moments) - now)
+
+    def _report_at(self) -> float:
+        return self._reported + (REPORT_SECONDS if self._crew.news else QUIET_REPORT_SECONDS)
 
     def _signalled(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -220,7 +225,7 @@ class Master:
             self._peers.send(self._daemon, records)
 
     def _report(self, now: float) -> None:
-        self._changed = False
+        self._changed = self._crew.news = False
         self._reported = now
         if self._daemon is None:
             return

@@ -72,6 +72,11 @@ class Suspicion:
         self._probes: dict[BackendState, Probe] = {}
         self._looked = worker.now()
 
+    @property
+    def asks(self) -> bool:
+        """A container is being asked."""
+        return bool(self._probes)
+
     def look(self, now: float) -> None:
         late, self._looked = now - self._looked, now
         if late > OWN_LAG_SECONDS:

@@ -52,6 +52,8 @@ HELD_SECONDS = 0.2
 CHECK_SECONDS = 1.0
 CHECK_AT_ONCE = 20
 REPORT_SECONDS = 1.0
+SLEEP_SECONDS = 5.0
+"""Between two looks, and two reports, while nobody is there."""
 OUT_OF_DESCRIPTORS_SECONDS = 0.2
 OWN_DESCRIPTORS = 32
 """What a worker needs beside its clients."""
@@ -123,6 +125,8 @@ class Worker:
         self._to_check: list[Client] = []
         self._checked = self._looked_at_held = self._looked_at_waiting = self._refilled = self._halved = self.now()
         self._timer: Any = None
+        self._asleep = False
+        """Nobody is there: the next tick may be seconds away."""
         self._start()
 
     def _start(self) -> None:
@@ -160,6 +164,7 @@ class Worker:
 
     def later(self, when: float, call: Callable[[], None]) -> None:
         """At the first tick past ``when``."""
+        self._wake()
         self._due_count += 1
         heapq.heappush(self._due, (when, self._due_count, call))
 
@@ -219,6 +224,7 @@ class Worker:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self.clients.add(Client(self, sock, _plain(address[0])))
         self.shared.count(len(self.clients))
+        self._wake()
 
     def _make_room(self) -> None:
         """As many as there may be are here: those that only rest give way."""
@@ -243,6 +249,7 @@ class Worker:
     def _pause_accepting(self, seconds: float) -> None:
         self._accept(False)
         self._accept_again_at = self.now() + seconds
+        self._wake()
 
     def new_id(self) -> bytes:
         self._id_count += 1
@@ -269,16 +276,27 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - the guard
             self.fault(error, None)
         finally:
-            busy = self.done or self._due or any(b.waiting for b in self.knowledge.every_backend())
-            self._timer = self._again(TICK_SECONDS if busy else REST_TICK_SECONDS)
+            self._tick_in(self._rest_seconds())
 
-    def _again(self, seconds: float) -> Any:
+    def _rest_seconds(self) -> float:
+        """Until the next tick."""
+        if self.done or self._due or any(b.waiting for b in self.knowledge.every_backend()):
+            return TICK_SECONDS
+        someone = self.clients or self._recorder.waiting or self.knowledge.leaving or self.suspicion.asks
+        return REST_TICK_SECONDS if someone or self.stopping or self._accept_again_at else SLEEP_SECONDS
+
+    def _tick_in(self, seconds: float) -> None:
+        self._asleep = seconds > REST_TICK_SECONDS
         self._watchers.remove(self._timer)
         self._timer.close()
-        timer = self.loop.timer(seconds)
-        self._watchers.append(timer)
-        timer.start(self._tick)
-        return timer
+        self._timer = self.loop.timer(seconds)
+        self._watchers.append(self._timer)
+        self._timer.start(self._tick)
+
+    def _wake(self) -> None:
+        """There is something to do again: the next tick comes soon."""
+        if self._asleep:
+            self._tick_in(TICK_SECONDS)
 
     def _by_the_clock(self, now: float) -> None:
         self.suspicion.look(now)
@@ -452,6 +470,7 @@ class Worker:
             self._stop_at = min(self._stop_at, self.now() + seconds)
             return
         self.stopping = True
+        self._wake()
         self._stop_at = self.now() + seconds
         self._accept(False)
         for listener in self._listeners:

@@ -59,9 +59,8 @@ class Figures:
         behind = held = sources = 0
         for intake in intakes:
             sources += 1
-            if intake.tail is not None:
-                own, deleted = intake.tail.behind()
-                behind, held = behind + own, held + deleted
+            own, deleted = intake.behind()
+            behind, held = behind + own, held + deleted
         self._oldest = self._oldest or segments.oldest()
         used = resource.getrusage(resource.RUSAGE_SELF)
         return LogsReport(

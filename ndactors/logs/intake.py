@@ -89,6 +89,10 @@ class Intake:
         """Somebody saw that there is something new."""
         self.armed = False
         """It will be told of the next thing that is written."""
+        self.up_to_date = False
+        """All that was there was read, and none of it waits for more."""
+        self._moved_at = 0.0
+        """When it was seen last whether its file still has its name."""
         self._busy_at = 0.0
         self._rested = False
         """It had not written for long before it did the last time: so it is likely to rest again at once."""
@@ -105,7 +109,7 @@ class Intake:
         tail = self.tail
         if tail is None:
             return
-        self.woken = False
+        self.woken = self.up_to_date = False
         if self.rotated or not tail.files:
             if not tail.look():
                 self.due = now + ABSENT_SECONDS
@@ -119,8 +123,7 @@ class Intake:
             self._assembly = Assembly()
         self._tell_gaps(now)
         if not data:
-            # whoever tells of new files may have missed one
-            self.rotated = tail.moved()
+            self._see_whether_it_moved(now)
             self.due = now + (ARMED_SECONDS if self.armed else IDLE_SECONDS)
             if gone:
                 self._finish(now)
@@ -135,6 +138,26 @@ class Intake:
             self.due = now + QUIET_SECONDS  # all of it is a record that may go on
         else:
             self.due = now if len(data) >= OPEN_BYTES else now + ACTIVE_SECONDS
+            self.up_to_date = taken == len(data) < OPEN_BYTES and tail.files == 1
+        if now - self._moved_at > ARMED_SECONDS:
+            self._see_whether_it_moved(now)
+
+    def _see_whether_it_moved(self, now: float) -> None:
+        """Whoever tells of new files may have missed one."""
+        if self.tail is not None:
+            self.rotated, self._moved_at = self.tail.moved(), now
+
+    def arm(self, armed: bool, now: float) -> None:
+        """Whether it is told of the next thing that is written."""
+        self.armed = armed
+        if armed and self.up_to_date:
+            self.due = now + ARMED_SECONDS
+
+    def behind(self) -> tuple[int, int]:
+        """Bytes that are not read; those of them that are deleted already."""
+        if self.tail is None or (self.armed and self.up_to_date and not self.woken):
+            return 0, 0
+        return self.tail.behind()
 
     def rests(self, now: float) -> bool:
         return now - self._busy_at >= REST_SECONDS or self._rested

@@ -16,10 +16,10 @@ from . import inotify
 from .inotify import Inotify
 from .opening import (
     ARM,
-    ARMED,
     FILE,
     FOLLOW,
     FORGET,
+    GROWN,
     LOST,
     PACKET_BYTES,
     REMOVED,
@@ -127,13 +127,19 @@ class Opener:
         elif kind == FORGET:
             self._forget(path)
         elif kind == ARM:
-            try:
-                number = self._inotify.watch(path, inotify.MODIFY | inotify.ONESHOT)
-            except OSError:
-                self._tell(UNARMED, path)
-                return
-            self._armed[number] = path
-            self._tell(ARMED, path)
+            known, _, path = path.partition(":")
+            self._arm(path, int(known))
+
+    def _arm(self, path: str, known: int) -> None:
+        try:
+            number = self._inotify.watch(path, inotify.MODIFY | inotify.ONESHOT)
+            size = os.stat(path).st_size
+        except OSError:
+            self._tell(UNARMED, path)
+            return
+        self._armed[number] = path
+        if size != known:  # there was something before we watched
+            self._tell(GROWN, path)
 
     def _follow(self, path: str) -> None:
         folder = os.path.dirname(path)

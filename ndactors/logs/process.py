@@ -182,7 +182,7 @@ class LogProcess:
                     break
                 self._step(intake, now)
             if not intake.armed and intake.rests(now):
-                intake.armed = self._watch.arm(intake)
+                intake.arm(self._watch.arm(intake), now)
             if self._watch.missing(intake):
                 self._watch.add(intake)
 
@@ -237,7 +237,7 @@ class LogProcess:
         for intake in self._intakes.values():
             self._look(intake)
         while True:
-            held = {intake: intake.tail.behind()[1] for intake in self._intakes.values() if intake.tail is not None}
+            held = {intake: intake.behind()[1] for intake in self._intakes.values() if intake.tail is not None}
             total = sum(held.values())
             if not total:
                 return

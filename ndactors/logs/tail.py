@@ -32,7 +32,8 @@ class Generation:
         self.missed: int | None = None
         """So many files between the one before and this one are lost; 0: nobody counted them."""
         self._head = b""
-        self._seen = 0
+        self.seen = 0
+        """Its size, as far as it is known."""
 
     def head(self) -> bytes:
         """A digest of its first line, which has a time in nanoseconds and so tells files apart; empty: no line yet."""
@@ -45,24 +46,24 @@ class Generation:
         return not offset or os.pread(self.file, 1, offset - 1) == b"\n"
 
     def resume(self, offset: int) -> None:
-        self.offset = self._seen = offset
+        self.offset = self.seen = offset
 
     def read(self) -> bytes | None:
         """What follows; None: it was emptied, and maybe written anew."""
         data = os.pread(self.file, READ_BYTES, self.offset)
         end = self.offset + len(data)
         if not data:
-            return None if self.size() < self._seen else b""
+            return None if self.size() < self.seen else b""
         head = _digest(os.pread(self.file, HEAD_BYTES, 0) if self.offset else data[:HEAD_BYTES])
-        if (self._head and head != self._head) or (end < self._seen and len(data) < READ_BYTES):
+        if (self._head and head != self._head) or (end < self.seen and len(data) < READ_BYTES):
             return None
         self._head = head
-        self._seen = max(self._seen, end)
+        self.seen = max(self.seen, end)
         return data
 
     def begin_again(self) -> int:
         """How many bytes were seen and not read."""
-        unread = self._seen - self.offset
+        unread = self.seen - self.offset
         self.resume(0)
         self._head = b""
         return unread
@@ -325,6 +326,11 @@ class Tail:
     @property
     def files(self) -> int:
         return len(self._files)
+
+    @property
+    def seen(self) -> int:
+        """The size of the newest file, as far as it is known."""
+        return self._files[-1].seen if self._files else 0
 
     def gone(self) -> bool:
         """Its files are deleted, all of them."""

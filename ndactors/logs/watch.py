@@ -82,10 +82,10 @@ class Watch:
         return self._sock is not None and intake.tail is not None and intake.tail.path not in self._watched
 
     def arm(self, intake: Intake) -> bool:
-        """Wake it when its newest file is written to, once. False: that cannot be had."""
+        """Wake it once its newest file is longer than it knows. False: that cannot be had."""
         if intake.tail is None or intake.tail.path not in self._watched:
             return False
-        return self._tell(opening.ARM, intake.tail.path)
+        return self._tell(opening.ARM + b"%d:" % intake.tail.seen, intake.tail.path)
 
     def _tell(self, kind: bytes, path: Path) -> bool:
         if self._sock is None:
@@ -145,8 +145,8 @@ class Watch:
         elif kind == opening.UNWATCHED:
             self._watched.discard(path)
             intake.tail.handed_over, intake.rotated = False, True
-        elif kind == opening.ARMED:
-            intake.woken = True  # what was written before that is seen by looking once more
+        elif kind == opening.GROWN:
+            intake.woken = True
         elif kind == opening.UNARMED:
             intake.armed, intake.due = False, time.monotonic() + IDLE_SECONDS
         else:

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
-from ndactors.core.health import HealthTracker
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ndactors.core.health import TOGETHER, HealthTracker, next_check
 from ndactors.core.model import Healthcheck
 
 CHECK = Healthcheck(retries=3, restart_after=30.0, start_period=60.0)
@@ -47,3 +53,21 @@ def test_it_must_restart_after_being_unhealthy_for_long_enough_without_a_break()
     assert tracker.must_restart(33.0)
     tracker.passed(34.0)
     assert not tracker.must_restart(100.0)
+
+
+# -- when ------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1e7), st.sampled_from([0.2, 1.0, 2.0, 10.0, 60.0]), st.integers(0, 10**6), st.integers(1, 5000))
+def test_the_next_check_is_about_an_interval_away_and_then_exactly_one(now, interval, which, containers):
+    first = next_check(now, interval, which, containers)
+    assert 0.49 * interval <= first - now <= 1.51 * interval
+    second = next_check(first + interval / 10, interval, which, containers)
+    assert second - first == pytest.approx(interval, abs=1e-6)
+
+
+@pytest.mark.parametrize(("containers", "moments"), [(1, 1), (10, 1), (16, 1), (17, 2), (500, 32)])
+def test_few_are_asked_together_and_many_are_spread(containers, moments):
+    found = Counter(round(next_check(0.0, 2.0, which, containers), 6) for which in range(containers))
+    assert len(found) == moments
+    assert max(found.values()) <= TOGETHER

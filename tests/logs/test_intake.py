@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_file import BEGIN_NS, JsonFile, go_time
 
@@ -221,6 +221,7 @@ def test_every_line_is_stored_once_and_in_order(ops, max_size, newline):
     ),
     st.lists(st.sampled_from(["write", "step", "put", "crash", "rotate", "empty"]), max_size=30),
 )
+@example([b'{"log":"', b" ", b'"}'], [])
 def test_whatever_is_in_the_file_nothing_raises_and_it_goes_on(parts, ops):
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
@@ -240,6 +241,7 @@ def test_whatever_is_in_the_file_nothing_raises_and_it_goes_on(parts, ops):
                 case "empty":
                     os.truncate(world.file.path, 0)
         world.file.record(b"\n")
+        world.file.print("the end of what may have begun as a line")
         world.drain()
         world.file.print("it goes on")
         world.drain()

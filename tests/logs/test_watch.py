@@ -127,13 +127,24 @@ def test_a_resting_container_is_woken_by_what_is_written(world):
     assert world.intake.rests(REST_SECONDS)
     for _ in range(3):
         world.intake.woken = False
-        assert world.watch.arm(world.intake)
-        world.intake.armed = True
-        world.until(lambda: world.intake.woken, "the second look")
-        world.intake.woken = False
+        world.intake.arm(world.watch.arm(world.intake), 0.0)
+        assert world.intake.armed
+        world.watch.settle(5.0)  # it is watched by now
+        assert not world.intake.woken
         world.write("x\n")
         world.until(lambda: world.intake.woken, "the news")
         assert not world.intake.armed
+        world.intake.step(time.monotonic())
+
+
+def test_what_was_written_before_it_rested_is_seen(world):
+    world.path.parent.mkdir()
+    world.path.touch()
+    world.follow()
+    world.write("x\n")
+    world.intake.woken = False
+    assert world.watch.arm(world.intake)
+    world.until(lambda: world.intake.woken, "the second look")
 
 
 def test_a_container_that_is_removed_is_told_of(world):

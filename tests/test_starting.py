@@ -1,0 +1,86 @@
+"""What our processes load, and what they leave out until it is needed: in interpreters of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PATCHED = "import sys, ndactors.__main__ as main; main._patch(); "
+
+
+def said_by(code: str) -> object:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_tls_is_loaded_late_and_then_does_not_block():
+    code = PATCHED + (
+        "import ndactors.daemon; early = 'ssl' in sys.modules; import ssl, gevent.ssl, json, http.client;"
+        "print(json.dumps([early, ssl.SSLContext is gevent.ssl.SSLContext, ssl.SSLSocket is gevent.ssl.SSLSocket,"
+        "isinstance(ssl.create_default_context(), gevent.ssl.SSLContext), sys.modules['ssl'].__spec__.name]))"
+    )
+    assert said_by(code) == [False, True, True, True, "ssl"]
+
+
+def test_a_tls_connection_lets_others_go_on(tmp_path):
+    """A handshake that nobody answers, while a greenlet counts."""
+    code = PATCHED + (
+        "import gevent, json, socket, ssl; server = socket.create_server(('127.0.0.1', 0)); count = []\n"
+        "def counting():\n"
+        "    while True: count.append(1); gevent.sleep(0.01)\n"
+        "gevent.spawn(counting)\n"
+        "sock = socket.create_connection(server.getsockname(), timeout=0.5)\n"
+        "try: ssl.create_default_context().wrap_socket(sock, server_hostname='localhost')\n"
+        "except TimeoutError: print(json.dumps(len(count) > 5))\n"
+    )
+    assert said_by(code) is True
+
+
+def test_what_stood_in_for_a_library_is_gone_afterwards():
+    code = PATCHED + (
+        "import json, typing_extensions, importlib.metadata;"
+        "print(json.dumps([importlib.metadata.version('msgspec') != '0', hasattr(typing_extensions, 'Protocol')]))"
+    )
+    assert said_by(code) == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("daemon", ["flask", "docker", "requests", "ssl", "gevent.pywsgi", "smtplib", "tarfile", "web"]),
+        ("edge.worker", ["argon2", "dataclasses", "inspect", "maxminddb", "typing_extensions", "ssl"]),
+        ("edge.master", ["gevent", "inspect", "subprocess", "typing_extensions"]),
+        ("logs.process", ["gevent", "inspect", "shutil", "subprocess", "traceback", "typing_extensions"]),
+        ("logs.opener", ["msgspec", "re", "typing"]),
+    ],
+)
+def test_a_process_loads_only_what_it_needs(module, spared):
+    """Each megabyte here is one of every installation."""
+    before = "main._patch()" if module == "daemon" else "main._spare()"
+    code = (
+        f"import sys, ndactors.__main__ as main; {before}; import ndactors.{module};"
+        f"found = [name for name in {spared!r} if sys.modules.get(name) is not None]; import json; print(json.dumps(found))"
+    )
+    assert said_by(code) == []
+
+
+def test_what_is_spared_is_not_missed():
+    """The libraries of the edge, where those that they would like are not there."""
+    code = (
+        "import sys, ndactors.__main__ as main; main._spare(); import argon2, gevent, json, maxminddb, msgspec, hashlib;"
+        "hash = argon2.PasswordHasher(time_cost=1, memory_cost=64).hash('x');"
+        "print(json.dumps([argon2.PasswordHasher().verify(hash, 'x'), hashlib.sha256(b'').hexdigest()[:8],"
+        "callable(maxminddb.open_database)]))"
+    )
+    assert said_by(code) == [True, "e3b0c442", True]
