@@ -170,7 +170,8 @@ class GetEngine(Message, frozen=True, kw_only=True):
 
 
 class DaemonView(Value, frozen=True, kw_only=True):
-    """The daemon itself. ``hub_lag`` is how late its event loop was, every tenth of a second."""
+    """The daemon itself. ``hub_lag`` is how late its event loop was: the longest turn of each
+    tenth of a second in which it had any."""
 
     version: str
     environment: str

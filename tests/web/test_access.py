@@ -234,7 +234,9 @@ def test_status_tells_little(client, crowded):
     body = client.get("/api/v1/status", headers=crowded.token(TOKEN)).get_json()
     assert set(body) == {"version", "environment", "env", "uptime", "started_at", "counts"}
     assert body["counts"] == {"apps": 1, "healthy": 1, "containers": 2, "running": 2}
-    assert {"host", "engine", "state_dir"} <= client.get("/api/v1/status", auth=("ana", "secret")).get_json().keys()
+    status = client.get("/api/v1/status", auth=("ana", "secret")).get_json()
+    assert {"host", "engine", "state_dir"} <= status.keys()
+    assert [(port["address"], port["port"], port["reachable"]) for port in status["ports"]] == [("127.0.0.1", 80, False)]
 
 
 def test_operations_of_others_are_not_there(client, crowded):

@@ -24,7 +24,7 @@ from ndactors.messages.queries import (
     SetMaintenance,
 )
 from ndactors.messages.records import GetRequests
-from ndactors.messages.stats import ContainerUsage, GetUsage
+from ndactors.messages.stats import ContainerUsage, GetPorts, GetUsage
 from ndactors.runtime.tree import RestartActor
 
 from ..auth import Guard, Unauthorized
@@ -112,6 +112,7 @@ def blueprint(refs: Refs, guard: Guard) -> Blueprint:
                 "state_dir": daemon.state_dir,
                 "engine": refs.engine.ask(GetEngine()),
                 "host": refs.host.ask(GetHost()),
+                "ports": refs.host.ask(GetPorts()),
                 "edge": None
                 if edge is None
                 else {
