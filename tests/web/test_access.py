@@ -236,7 +236,9 @@ def test_status_tells_little(client, crowded):
     assert body["counts"] == {"apps": 1, "healthy": 1, "containers": 2, "running": 2}
     status = client.get("/api/v1/status", auth=("ana", "secret")).get_json()
     assert {"host", "engine", "state_dir"} <= status.keys()
-    assert [(port["address"], port["port"], port["reachable"]) for port in status["ports"]] == [("127.0.0.1", 80, False)]
+    assert [(port["address"], port["port"], port["reachable"]) for port in status["ports"]] == [
+        ("127.0.0.1", 80, False)
+    ]
 
 
 def test_operations_of_others_are_not_there(client, crowded):
