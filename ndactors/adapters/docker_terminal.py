@@ -26,7 +26,7 @@ TERMINAL = "NEXTDEPLOY_TERMINAL"
 PATIENCE_SECONDS = 0.5
 """Between the polite end of a terminal's processes and the other one."""
 INSPECT_SECONDS = 5.0
-START_SECONDS = 2.0
+START_SECONDS = 10.0
 RESIZE_TRIES = 10
 PIECE_BYTES = 64 * 1024
 live: set[str] = set()
@@ -122,13 +122,14 @@ class DockerTerminal:
             raise EngineUnreachable(f"the Docker Engine does not answer: {error}") from error
 
     def _pid(self) -> int:
-        """0 if it has ended. One that is only about to start is waited for."""
+        """0 if it has ended. One that is only about to start is waited for: the Engine hands the streams over before it
+        starts anything, and starts it also if nobody holds them any more."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             facts = self._inspect()
-            pid = facts.get("Pid") or 0
-            if pid or not facts.get("Running") or time.monotonic() > deadline:
-                return int(pid) if facts.get("Running") else 0
+            pid, runs, ended = facts.get("Pid") or 0, bool(facts.get("Running")), facts.get("ExitCode") is not None
+            if (pid and runs) or (ended and not runs) or time.monotonic() > deadline:
+                return int(pid) if runs else 0
             time.sleep(0.01)
 
     def _inspect(self) -> dict[str, Any]:
