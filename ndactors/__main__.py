@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -58,6 +59,10 @@ def _patch() -> None:
     sys.meta_path.insert(0, LaterTLS(monkey.patch_ssl))
     importlib.import_module("msgspec")
     del sys.modules[METADATA], sys.modules["typing_extensions"]
+    # 1.6 MB with which requests guesses encodings; all that we ask is JSON
+    for name in ("chardet", "charset_normalizer"):
+        sys.modules[name] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
 
 def _nobodys_metadata() -> ModuleType:

@@ -55,6 +55,14 @@ def test_what_stood_in_for_a_library_is_gone_afterwards():
     assert said_by(code) == [True, True]
 
 
+def test_requests_does_without_guessing_encodings():
+    code = PATCHED + (
+        "import docker, json, requests; answer = requests.Response(); answer._content = 'é'.encode();"
+        "print(json.dumps([answer.text, sys.modules['charset_normalizer'] is None]))"
+    )
+    assert said_by(code) == ["é", True]
+
+
 @pytest.mark.parametrize(
     ("module", "spared"),
     [
