@@ -81,7 +81,6 @@ class LaterTLS:
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name != "ssl":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
         spec = PathFinder.find_spec(name)
         assert spec is not None and isinstance(spec.loader, SourceFileLoader)
         load = spec.loader.exec_module

@@ -33,6 +33,18 @@ def test_tls_is_loaded_late_and_then_does_not_block():
     assert said_by(code) == [False, True, True, True, "ssl"]
 
 
+def test_an_import_of_tls_that_fails_is_patched_the_next_time():
+    code = PATCHED + (
+        "import json, gevent.monkey; real = gevent.monkey.patch_ssl; finder = sys.meta_path[0]\n"
+        "def full(): raise OSError(24, 'Too many open files')\n"
+        "finder._patch = full; failed = False\n"
+        "try: import ssl\n"
+        "except OSError: failed = True\n"
+        "finder._patch = real; import ssl, gevent.ssl; print(json.dumps([failed, ssl.SSLContext is gevent.ssl.SSLContext]))"
+    )
+    assert said_by(code) == [True, True]
+
+
 def test_a_tls_connection_lets_others_go_on(tmp_path):
     """A handshake that nobody answers, while a greenlet counts."""
     code = PATCHED + (
