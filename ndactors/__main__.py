@@ -3,7 +3,9 @@ what the daemon needs."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -37,15 +39,26 @@ def main() -> int:
     if role not in ROLES:
         sys.stderr.write(f"nextdeployd: there is no role {role!r}\n")
         return 2
+    _keep_descriptors()
     if role != "log-outlets":  # it makes sums of gigabytes
         _spare()
     return int(importlib.import_module(ROLES[role]).main(argv))
 
 
+def _keep_descriptors() -> None:
+    """What we were given, but for our output, is not for those whom we start."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # that of the list itself is closed by now
+            if number > 2:
+                os.set_inheritable(number, False)
+
+
 def _spare() -> None:
     sys.modules[METADATA] = _nobodys_metadata()
     for name in SPARED:
-        sys.modules[name] = None  # type: ignore[assignment]
+        # some builds of Python have no hashes of their own
+        if name != "_hashlib" or "_md5" in sys.builtin_module_names or PathFinder.find_spec("_md5") is not None:
+            sys.modules[name] = None  # type: ignore[assignment]
 
 
 def _patch() -> None:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from weakref import WeakSet
 
 from .actors.access import AccessActor
 from .actors.admin import AdminActor, Server
@@ -35,6 +34,7 @@ from .actors.secret import SecretActor
 from .actors.stats import StatsActor
 from .adapters.configuration import Configuration
 from .adapters.state_files import StateFiles
+from .core.health import Checked
 from .core.jobs import job_spec
 from .core.masking import mask_text
 from .core.model import App
@@ -108,7 +108,7 @@ class World:
     docker_present: bool
     prober: Prober
     lag: Lag
-    checked: WeakSet[ContainerActor] = field(default_factory=WeakSet)
+    checked: Checked = field(default_factory=Checked)
     """Containers whose health is checked."""
     host: HostReader
     usage: UsageReader

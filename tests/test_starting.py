@@ -104,3 +104,27 @@ def test_what_is_spared_is_not_missed():
         "callable(maxminddb.open_database)]))"
     )
     assert said_by(code) == [True, "e3b0c442", True]
+
+
+def test_a_process_passes_on_what_it_is_told_to_and_nothing_else():
+    """It was given descriptors of which only one is for its own child."""
+    code = (
+        "import sys, ndactors.__main__ as main; main._keep_descriptors(); import os;"
+        "from ndactors.runtime.child import Child;"
+        "Child(['/bin/ls', '/proc/self/fd'], os.environ, keep=(int(sys.argv[1]),)).wait()"
+    )
+    kept, other = os.open("/dev/null", os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(kept)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        pass_fds=(kept, other),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    os.close(kept)
+    os.close(other)
+    assert done.returncode == 0, done.stderr
+    files = {int(name) for name in done.stdout.split()}
+    assert {1, 2, kept} <= files
+    assert other not in files

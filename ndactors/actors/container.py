@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakSet
 
 from ..core.containers import ContainerStatus
-from ..core.health import HealthTracker, next_check
+from ..core.health import Checked, HealthTracker, next_check
 from ..core.lifecycle import State, Step, advance
 from ..core.model import App
 from ..core.restarting import GiveUp, RestartHistory, ending
@@ -50,7 +49,7 @@ class Surroundings:
     engine: ContainerEngine
     prober: Prober
     lag: Lag
-    checked: WeakSet[ContainerActor] = field(default_factory=WeakSet)
+    checked: Checked = field(default_factory=Checked)
     """All whose health is checked, of every app."""
     rested: frozenset[str] = frozenset()
     """Ids of containers that the last daemon stopped when it ended: they start without counting as restarts."""
@@ -212,8 +211,8 @@ class ContainerActor(Actor):
 
     def _probe_again(self, now: float) -> None:
         checked = self._around.checked
-        checked.add(self)
-        self._probe_in(next_check(now, self._process.healthcheck.interval, id(self) >> 6, len(checked)) - now)
+        which = checked.number(self)
+        self._probe_in(next_check(now, self._process.healthcheck.interval, which, len(checked)) - now)
 
     def _probe(self) -> None:
         status = self._status

@@ -62,6 +62,8 @@ class SocketProber:
             return f"nothing listens on {_place(target)}"
         except OSError as error:
             return f"{_place(target)}{check.path}: {_words(error)}"
+        except httptools.HttpParserUpgrade:
+            answer.head = True  # it wants to speak something else: its status tells
         except httptools.HttpParserError as error:
             return f"{_place(target)}{check.path} answered something that is not HTTP: {_words(error)}"
         if not answer.head:

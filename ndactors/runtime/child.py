@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
+import time
 from collections.abc import Mapping, Sequence
 
 
 class Child:
     """Runs ``command`` (its first word a path). It has ``stdin`` as its input, else nothing, our output, and of our other
-    descriptors those to ``keep``, under their numbers. ``session``: a session of its own, so that no signal of our
+    descriptors (none of which is inheritable) those to ``keep``, under their numbers. ``session``: a session of its own, so that no signal of our
     terminal reaches it. ``OSError`` if it cannot be started. See posix_spawn(3)."""
 
     def __init__(
@@ -43,16 +43,14 @@ class Child:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether it ended within that time."""
-        if seconds is not None and self.poll() is None:
-            end = os.pidfd_open(self.pid)
-            poll = select.poll()
-            poll.register(end, select.POLLIN)
-            try:
-                if not poll.poll(seconds * 1000):
-                    return False
-            finally:
-                os.close(end)
-        self._wait(0)
+        if seconds is None:
+            self._wait(0)
+            return True
+        deadline = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)  # there may be no descriptor left to wait on
         return True
 
     def terminate(self) -> None:
@@ -67,7 +65,10 @@ class Child:
 
     def _wait(self, flags: int) -> int | None:
         if self.returncode is None:
-            pid, status = os.waitpid(self.pid, flags)
+            try:
+                pid, status = os.waitpid(self.pid, flags)
+            except ChildProcessError:  # whoever started us has us ignore SIGCHLD: nobody can tell how it ended
+                pid, status = self.pid, 0
             if pid:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode

@@ -83,7 +83,14 @@ def test_http_says_for_whom_and_that_it_came_by_https(serve):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "garbage\r\n\r\n", "HTTP/1.1 abc\r\n\r\n", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n" * 500]
+    "text",
+    [
+        "",
+        "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        "garbage\r\n\r\n",
+        "HTTP/1.1 abc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n" * 500,
+    ],
 )
 def test_http_garbage_is_a_failure_never_an_exception(serve, text):
     target = serve(answer(text))

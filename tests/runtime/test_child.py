@@ -67,3 +67,14 @@ def test_what_we_ignore_it_does_not():
     assert child.wait(20)
     ignored = int(next(row for row in rows if row.startswith("SigIgn")).split()[1], 16)
     assert not ignored & 1 << (signal.SIGPIPE - 1)
+
+
+def test_where_ends_are_ignored_it_is_over_all_the_same():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        child = python("raise SystemExit(7)")
+        assert child.wait(20)
+        assert child.returncode == 0, "nobody can tell"
+        child.kill()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
