@@ -220,13 +220,16 @@ class ContainerActor(Actor):
             return
         around, app, process = self._around, self._app, self._process
         lag = around.lag
-        lag_before = lag.total()
+        lag_before, began = lag.total(), time.monotonic()
 
         def judged(failure: str | None, error: BaseException | None) -> Probed:
             if error is not None and not isinstance(error, EngineError):
                 raise error
             # a probe delayed by our own loop, or one the engine could not run, says nothing about the container
-            late = lag.total() - lag_before > process.healthcheck.timeout / 4
+            check = process.healthcheck
+            late = lag.total() - lag_before > check.timeout / 4
+            if check.kind != "command":  # what asks by itself ends in time, unless we were stopped
+                late = late or time.monotonic() - began > check.timeout * 1.25
             return Probed(failure, void=error is not None or (failure is not None and late))
 
         self._busy(lambda: probe(around.engine, around.prober, app, process, status), judged)

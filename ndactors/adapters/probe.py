@@ -120,10 +120,17 @@ class _Connection:
     def receive(self) -> bytes:
         """What has come; empty at the end."""
         while True:
-            gevent.socket.wait_read(self._sock.fileno(), self._left())
+            late: TimeoutError | None = None
             try:
+                gevent.socket.wait_read(self._sock.fileno(), self._left())
+            except TimeoutError as error:
+                late = error
+            try:
+                # what came in time counts, also if it is we who look too late
                 data: bytes = self._sock.recv(READ_BYTES)
             except BlockingIOError:
+                if late is not None:
+                    raise late from None
                 continue
             return data
 

@@ -10,6 +10,8 @@ from gevent.hub import get_hub
 
 WINDOW_SECONDS = 0.1
 """Of each window the longest turn is observed."""
+LONGEST_SLEEP_SECONDS = 1.0
+"""Whoever sleeps longer was stopped, or its machine was."""
 NOTICEABLE_SECONDS = 0.02
 FIRST, LAST = 2, -2
 """libev's priorities: before and after everything else that a turn of the loop has to do."""
@@ -17,7 +19,8 @@ FIRST, LAST = 2, -2
 
 class LagMeter:
     """Measures each turn of the loop, from the moment when the kernel woke it until it waits again: so late is whatever
-    became due in between. It wakes nobody itself. ``observe`` gets the longest of each window, in seconds."""
+    became due in between. It wakes nobody itself, but for a loop that has nothing to do for a second. ``observe`` gets the
+    longest of each window, in seconds."""
 
     def __init__(self, observe: Callable[[float], None]) -> None:
         self._observe = observe
@@ -28,13 +31,14 @@ class LagMeter:
         self._working = True
         self._first = _with_priority(self._loop.check(), FIRST)
         self._last = _with_priority(self._loop.prepare(), LAST)
+        self._alarm: Any = self._loop.timer(LONGEST_SLEEP_SECONDS, LONGEST_SLEEP_SECONDS)
 
     def start(self) -> None:
         self._first.start(self._awake)
         self._last.start(self._done)
 
     def stop(self) -> None:
-        for watcher in (self._first, self._last):
+        for watcher in (self._first, self._last, self._alarm):
             watcher.stop()
             watcher.close()
 
@@ -48,7 +52,8 @@ class LagMeter:
         self._loop.update_now()
         # until we were let go on, by a thread that held the interpreter; the wall clock may have been set meanwhile
         now = time.monotonic()
-        held_up = min(max(0.0, self._loop.now() - woken), now - self._ended)
+        slept = now - self._ended
+        held_up = max(min(self._loop.now() - woken, slept), slept - LONGEST_SLEEP_SECONDS, 0.0)
         self._began, self._working = now - held_up, True
 
     def _done(self) -> None:
@@ -61,6 +66,10 @@ class LagMeter:
         if now - self._observed >= WINDOW_SECONDS:
             self._observe(self._longest)
             self._observed, self._longest = now, 0.0
+        self._alarm.again(_nothing)
+
+
+def _nothing() -> None: ...
 
 
 def _with_priority(watcher: Any, priority: int) -> Any:

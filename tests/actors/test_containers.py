@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gevent
 
+from ndactors.core.model import Healthcheck
+
 
 def test_the_configuration_becomes_containers_and_traffic(daemon, engine, make_app):
     d = daemon(make_app(worker={"replicas": 1}))
@@ -126,6 +128,22 @@ def test_a_probe_that_our_own_lag_delayed_says_nothing(daemon, engine, make_app)
 
     d.prober.http = slow
     gevent.sleep(0.1)
+    assert len(d.backends()) == 2
+    assert "container.unhealthy" not in d.kinds()
+
+
+def test_a_probe_that_outlasted_its_time_says_nothing(daemon, engine, make_app, until):
+    """It ends in time by itself, so it was we who were stopped, and the machine with us."""
+    check = Healthcheck(interval=0.01, timeout=0.05, retries=2, start_period=0.3)
+    d, asked = daemon(make_app(process={"healthcheck": check})), []
+
+    def stopped(target, check, host):
+        asked.append(target)
+        gevent.sleep(check.timeout * 1.3)
+        return "no answer"
+
+    d.prober.http = stopped
+    until(lambda: len(asked) > 8)
     assert len(d.backends()) == 2
     assert "container.unhealthy" not in d.kinds()
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import gevent
 import pytest
 
 from ndactors.adapters.probe import SocketProber
@@ -138,3 +139,15 @@ def test_tcp_is_well_when_it_speaks_or_closes(serve):
 
     for handler in (banner, closes):
         assert SocketProber().tcp(serve(handler), Healthcheck(kind="tcp", timeout=2.0)) is None
+
+
+def test_an_answer_that_came_in_time_counts_though_we_look_too_late(serve):
+    """The loop stands still while the answer comes, and past the deadline."""
+
+    def soon(sock, over):
+        sock.recv(65536)
+        over.wait(0.15)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    gevent.spawn_later(0.05, time.sleep, 0.6)
+    assert SocketProber().http(serve(soon), Healthcheck(timeout=0.3), "x") is None

@@ -1,5 +1,8 @@
 """How late the loop is, with a real loop."""
 
+import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -67,3 +70,19 @@ def test_it_stops(meter):
     meter.seen.clear()
     gevent.sleep(WINDOW_SECONDS * 2)
     assert meter.seen == []
+
+
+def test_a_process_that_was_stopped_while_it_slept_was_late():
+    """As a laptop that was closed, or a machine whose hypervisor gave its time to others."""
+    code = (
+        "import gevent, sys; from ndactors.runtime.lag import LagMeter; meter = LagMeter(lambda seconds: None); meter.start()\n"
+        "gevent.sleep(0.1); print('sleeps', flush=True); gevent.sleep(1.5); print(meter.total(), flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "sleeps\n"
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGCONT)
+    assert 1.0 < float(process.stdout.readline()) < 3.0
+    process.stdout.close()
+    process.wait(20)
