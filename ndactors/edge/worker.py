@@ -125,6 +125,8 @@ class Worker:
         self._to_check: list[Client] = []
         self._checked = self._looked_at_held = self._looked_at_waiting = self._refilled = self._halved = self.now()
         self._timer: Any = None
+        self._busy_at = self.now()
+        """When there was something to do the last time."""
         self._asleep = False
         """Nobody is there: the next tick may be seconds away."""
         self._start()
@@ -283,7 +285,10 @@ class Worker:
         if self.done or self._due or any(b.waiting for b in self.knowledge.every_backend()):
             return TICK_SECONDS
         someone = self.clients or self._recorder.waiting or self.knowledge.leaving or self.suspicion.asks
-        return REST_TICK_SECONDS if someone or self.stopping or self._accept_again_at else SLEEP_SECONDS
+        if someone or self.stopping or self._accept_again_at:
+            self._busy_at = self.now()
+        # what the last one left behind is told before
+        return SLEEP_SECONDS if self._reported > self._busy_at else REST_TICK_SECONDS
 
     def _tick_in(self, seconds: float) -> None:
         self._asleep = seconds > REST_TICK_SECONDS
@@ -295,6 +300,7 @@ class Worker:
 
     def _wake(self) -> None:
         """There is something to do again: the next tick comes soon."""
+        self._busy_at = self.now()
         if self._asleep:
             self._tick_in(TICK_SECONDS)
 

@@ -44,3 +44,19 @@ def test_a_snapshot_that_comes_while_it_sleeps_counts_at_once(ground, wait):
     ground.route(ground.upstream().port)
     with gevent.Timeout(SLEEP_SECONDS / 2):
         assert ground.ask(REQUEST)[0] == 200
+
+
+def test_it_tells_what_the_last_one_left_behind_before_it_sleeps(ground, wait):
+    """Other workers must not count connections that are gone, nor the daemon miss what was answered."""
+    counts, reports = [], []
+    real, report = ground.worker.shared.count, ground.worker._report
+    ground.worker.shared.count = lambda own: (counts.append(own), real(own))[1]
+    ground.worker._report = lambda: (reports.append(len(ground.worker.clients)), report())
+    wait(lambda: ground.worker._asleep)
+    for _ in range(2):
+        client = ground.client()
+        wait(lambda: ground.worker.clients)
+        client.close()
+        wait(lambda: ground.worker._asleep)
+        assert counts[-1] == 0
+        assert reports[-1] == 0
