@@ -128,3 +128,17 @@ def test_a_process_passes_on_what_it_is_told_to_and_nothing_else():
     files = {int(name) for name in done.stdout.split()}
     assert {1, 2, kept} <= files
     assert other not in files
+
+
+def test_who_gives_up_privileges_loads_before_what_is_out_of_reach(tmp_path):
+    """Everything, if anything is: a module needs others."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    code = (
+        f"import os, sys, ndactors.__main__ as main; main._spare(); sys.path.append({str(hidden)!r});"
+        "from ndactors.edge import worker; before = os.geteuid(); worker.drop_privileges();"
+        "print(__import__('json').dumps([before, os.geteuid(), all(name in sys.modules for name in worker.RARELY_USED)]))"
+    )
+    before, after, loaded = said_by(code)
+    assert loaded == (before == 0)
+    assert (after != before) == (before == 0)

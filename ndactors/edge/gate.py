@@ -9,7 +9,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gevent.hub import get_hub
@@ -45,8 +44,6 @@ class Gate:
         self.maintenance = settings.maintenance
         self.redirects: tuple[Redirect, ...] = compile_redirects(settings.redirects)
         self.users = dict(settings.basic_auth)
-        if self.users:
-            import_module("argon2")  # now, rather than while somebody signs in; most have no such rule
         self.allow = [ipaddress.ip_network(cidr, strict=False) for cidr in settings.allow]
 
     @classmethod
@@ -171,9 +168,10 @@ class Passwords:
     def _next(self) -> None:
         if self._busy or not self._queue:
             return
+        pool = get_hub().threadpool
         self._busy = True
         digest, (hash, password) = self._queue.popitem(last=False)
-        result = get_hub().threadpool.spawn(_verify, hash, password)
+        result = pool.spawn(_verify, hash, password)
         result.rawlink(lambda done: self._soon(lambda: self._known(digest, done.value is True)))
 
     def _known(self, digest: bytes, good: bool) -> None:
@@ -187,7 +185,7 @@ class Passwords:
 
 
 def _verify(hash: str, password: str) -> bool:
-    from argon2 import PasswordHasher
+    from argon2 import PasswordHasher  # in this thread; most have no such rule
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     hasher = PasswordHasher()

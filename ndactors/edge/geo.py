@@ -48,8 +48,11 @@ class Countries:
             return
         if seen == self._seen:
             return
-        import maxminddb  # it takes 3 MB, and most have no such file
-
+        try:
+            import maxminddb  # most have no such file
+        except (ImportError, OSError) as error:
+            self._complain(f"its reader cannot be loaded: {error}")
+            return
         try:
             reader = maxminddb.open_database(self._path, maxminddb.MODE_AUTO)
         except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:

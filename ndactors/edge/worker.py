@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,7 @@ LAST_RECORDS_SECONDS = 2.0
 GC_THRESHOLD = 20_000
 LINK_BYTES = 4 * 1024 * 1024
 """More on the way to the master than this, and records wait."""
-RARELY_USED = ("argon2", "encodings.idna", "maxminddb", "pprint")
+RARELY_USED = ("argon2", "encodings.idna", "gevent.monkey", "gevent.threadpool", "logging", "maxminddb", "pprint")
 """Imported where they are needed."""
 
 _GOOD_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -536,19 +535,21 @@ def drop_privileges() -> None:
         os.setgroups([])
         os.setegid(user.pw_gid)
         os.seteuid(user.pw_uid)
-        missed = [name for name in RARELY_USED if not _in_reach(name)]
+        in_reach = _in_reach()
         os.seteuid(0)
         os.setegid(0)
-        for name in missed:
-            import_module(name)
+        if not in_reach:
+            for name in RARELY_USED:
+                import_module(name)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
         return
 
 
-def _in_reach(name: str) -> bool:
-    spec = find_spec(name)
-    return spec is not None and spec.origin is not None and os.access(spec.origin, os.R_OK, effective_ids=True)
+def _in_reach() -> bool:
+    """Whether all that may be imported can be: a module needs others, and those of the standard library."""
+    folders = [folder or "." for folder in sys.path if not folder.endswith(".zip")]
+    return all(os.access(folder, os.R_OK | os.X_OK, effective_ids=True) for folder in folders)
 
 
 def raise_descriptor_limit() -> None:

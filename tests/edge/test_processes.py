@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import argon2
 import pytest
 
 from ndactors.messages.edge import (
@@ -323,3 +325,32 @@ def test_workers_are_nobody(edge, upstream):
     rows = Path(f"/proc/{report.workers[0].pid}/status").read_text().splitlines()
     uids = next(row.split()[1:] for row in rows if row.startswith("Uid:"))
     assert "0" not in uids or os.geteuid() != 0
+
+
+def test_a_worker_without_privileges_still_checks_passwords(edge, upstream):
+    """What that needs is imported long after the worker could read its files for the last time."""
+    link, _ = edge
+    report = link.route(upstream(ok), basic_auth={"joe": argon2.PasswordHasher().hash("secret")})
+    for password, status in (("secret", b"200"), ("wrong", b"401"), ("secret", b"200")):
+        with connect(report) as sock:
+            word = base64.b64encode(f"joe:{password}".encode())
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic " + word + b"\r\n\r\n")
+            assert sock.recv(65536).split(b" ")[1] == status
+
+
+def test_a_geoip_file_that_is_none_keeps_nobody_out(edge, upstream):
+    link, folder = edge
+    port = upstream(ok)
+    folder.joinpath("geo.mmdb").write_bytes(b"nonsense")
+    link.send(
+        RoutingSnapshot(
+            epoch=1,
+            version=1,
+            geoip=str(folder / "geo.mmdb"),
+            routes=(Route(host="*", service="app"),),
+            services={"app": Service(app="app", backends=(Backend(id="one", address="127.0.0.1", port=port),))},
+        )
+    )
+    report = link.report(lambda r: r.workers and r.workers[0].snapshot_version == 1)
+    assert b" 200 " in get(report)
+    assert report.faults == 0
