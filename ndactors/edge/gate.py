@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import os
+from _thread import start_new_thread
 from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
@@ -168,11 +169,30 @@ class Passwords:
     def _next(self) -> None:
         if self._busy or not self._queue:
             return
-        pool = get_hub().threadpool
+        digest, (hash, password) = next(iter(self._queue.items()))
+        verdict: list[bool] = []
+        bell = get_hub().loop.async_()
+
+        def check() -> None:
+            try:
+                verdict.append(_verify(hash, password))
+            finally:
+                bell.send()
+
+        def checked() -> None:
+            bell.stop()
+            bell.close()
+            self._known(digest, verdict == [True])
+
+        bell.start(self._soon, checked)
+        try:
+            start_new_thread(check, ())  # gevent's pool would take 2 MB
+        except RuntimeError:  # there may be no more of them: whoever asks next tries again
+            bell.stop()
+            bell.close()
+            raise
         self._busy = True
-        digest, (hash, password) = self._queue.popitem(last=False)
-        result = pool.spawn(_verify, hash, password)
-        result.rawlink(lambda done: self._soon(lambda: self._known(digest, done.value is True)))
+        del self._queue[digest]
 
     def _known(self, digest: bytes, good: bool) -> None:
         self._busy = False

@@ -64,7 +64,7 @@ LAST_RECORDS_SECONDS = 2.0
 GC_THRESHOLD = 20_000
 LINK_BYTES = 4 * 1024 * 1024
 """More on the way to the master than this, and records wait."""
-RARELY_USED = ("argon2", "encodings.idna", "gevent.monkey", "gevent.threadpool", "logging", "maxminddb", "pprint")
+RARELY_USED = ("argon2", "encodings.idna", "maxminddb", "pprint")
 """Imported where they are needed."""
 
 _GOOD_ID = re.compile(rb"[\x21-\x7e]{1,128}")
