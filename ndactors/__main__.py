@@ -55,6 +55,9 @@ def _keep_descriptors() -> None:
 
 def _spare() -> None:
     sys.modules[METADATA] = _nobodys_metadata()
+    # dataclasses describe themselves by it, where nobody has: 1 MB
+    inspect = sys.modules["inspect"] = ModuleType("inspect")
+    inspect.signature = lambda _: ""  # type: ignore[attr-defined]
     for name in SPARED:
         # some builds of Python have no hashes of their own
         if name != "_hashlib" or "_md5" in sys.builtin_module_names or PathFinder.find_spec("_md5") is not None:

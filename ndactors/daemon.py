@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import datetime
 import gc
 import logging
@@ -80,6 +78,7 @@ from .messages.queries import DaemonView, GetDaemon, GetEdge
 from .ports import ContainerEngine, ImageStore
 from .runtime.activation import from_systemd
 from .runtime.lag import LagMeter
+from .runtime.memory import FIRST_SECONDS, GIVE_BACK_SECONDS, give_back, one_arena
 from .runtime.ref import Ref
 from .runtime.root import Root
 from .runtime.silence import Silences
@@ -218,9 +217,9 @@ class Daemon:
             RecordEvent(kind="daemon.started", reason=f"nextdeploy {__version__}, epoch {self._identity.epoch}")
         )
         settle_memory()
-        greeting = gevent.spawn(self._greet)
+        beside = [gevent.spawn(self._greet), gevent.spawn(stay_small)]
         over.wait()
-        greeting.kill()
+        gevent.killall(beside)
         log.info("stopping")
         refs.events.tell(RecordEvent(kind="daemon.stopping"))
         self._stopping = True
@@ -507,10 +506,12 @@ def settle_memory() -> None:
     gc.freeze()
 
 
-def one_arena() -> None:
-    """mallopt(3), M_ARENA_MAX: the pool's threads wait for files most of the time, and each would keep memory of its own."""
-    with contextlib.suppress(OSError, AttributeError):  # a C library that has no such thing
-        ctypes.CDLL(None).mallopt(-8, 1)
+def stay_small() -> None:
+    """Every now and then, for ever."""
+    gevent.sleep(FIRST_SECONDS)
+    while True:
+        give_back()
+        gevent.sleep(GIVE_BACK_SECONDS)
 
 
 def off_loop(call: Callable[[], Any]) -> Any:

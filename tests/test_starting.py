@@ -79,9 +79,9 @@ def test_requests_does_without_guessing_encodings():
     ("module", "spared"),
     [
         ("daemon", ["flask", "docker", "requests", "ssl", "gevent.pywsgi", "smtplib", "tarfile", "web"]),
-        ("edge.worker", ["argon2", "dataclasses", "inspect", "maxminddb", "typing_extensions", "ssl"]),
-        ("edge.master", ["gevent", "inspect", "subprocess", "typing_extensions"]),
-        ("logs.process", ["gevent", "inspect", "shutil", "subprocess", "traceback", "typing_extensions"]),
+        ("edge.worker", ["argon2", "ast", "dataclasses", "maxminddb", "typing_extensions", "ssl"]),
+        ("edge.master", ["gevent", "ast", "subprocess", "typing_extensions"]),
+        ("logs.process", ["gevent", "ast", "shutil", "subprocess", "traceback", "typing_extensions"]),
         ("logs.opener", ["msgspec", "re", "typing"]),
     ],
 )
