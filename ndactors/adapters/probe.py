@@ -19,6 +19,9 @@ READ_BYTES = 64 * 1024
 """As much of an answer as is read, so that an app that logs broken pipes has nothing to log."""
 
 
+_BareSocket = get_original("socket", "socket")
+
+
 class Answer:
     """Callbacks of the parser: what matters is that a whole head came, and whether the body ended."""
 
@@ -95,7 +98,7 @@ class _Connection:
     def __init__(self, target: tuple[str, int], deadline: float) -> None:
         self._deadline = deadline
         family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
-        self._sock = get_original("socket", "socket")(family, socket.SOCK_STREAM)
+        self._sock = _BareSocket(family, socket.SOCK_STREAM)
         self._sock.setblocking(False)
         self._check(self._sock.connect_ex(target))
 

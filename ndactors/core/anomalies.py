@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
-from statistics import fmean, median, pstdev
 
 from msgspec import Struct
 
@@ -56,6 +55,8 @@ def judge(
     count = len(means)
     if count < ENOUGH:
         return None
+    from statistics import fmean, median, pstdev  # once there is a history
+
     middle = median(means)
     robust = NORMAL * median([abs(mean - middle) for mean in means])
     within = median(spreads)
@@ -120,6 +121,8 @@ class Seasons:
         """The open bin is over: it becomes one of the earlier ones."""
         if self._bin < 0 or not self._own:
             return
+        from statistics import fmean, pstdev
+
         window, place = divmod(self._bin, self._bins)
         row = window % ROWS
         if self._numbers[row] != window:
