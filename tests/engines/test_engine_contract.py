@@ -23,6 +23,9 @@ from ndactors.errors import Conflict, ContainerNotFound, EngineUnreachable, Imag
 TESTAPP = Path(__file__).parents[1] / "ground" / "testapp.py"
 _names = itertools.count(1)
 
+OWN = 100_000_000 + 10 * os.getpid()
+"""So long sleeps what is looked for in the list of processes: another run of these tests looks for its own."""
+
 
 class Ground:
     """One engine under test, and how its containers are written."""
@@ -375,10 +378,10 @@ def test_a_terminal_with_a_tty(real):
     opened.resize(41, 133)
     opened.send(b"stty size; echo do''ne\n")
     assert b"41 133" in printed_until(opened, b"done")
-    opened.send(b"sleep 4247\n")
-    until(lambda: _sleepers(4247))
+    opened.send(f"sleep {OWN + 5}\n".encode())
+    until(lambda: _sleepers(OWN + 5))
     opened.send(b"\x03")
-    until(lambda: not _sleepers(4247))
+    until(lambda: not _sleepers(OWN + 5))
     opened.send(b"exit 5\n")
     printed(opened)
     assert opened.exit_code() == 5
@@ -409,22 +412,23 @@ def test_a_program_that_cannot_be_started_says_so(real, program):
 @pytest.mark.parametrize("tty", [False, True])
 def test_closing_a_terminal_ends_all_of_its_processes(real, tty):
     status = real.run(real.shell("sleep 60"))
-    script = "trap '' HUP; sleep 4243 & sleep 4243 & echo rea''dy; sleep 4243"
+    long = OWN + 1
+    script = f"trap '' HUP; sleep {long} & sleep {long} & echo rea''dy; sleep {long}"
     opened = terminal(real, status.id, "sh", "-c", script, tty=tty)
     printed_until(opened, b"ready")
-    until(lambda: len(_sleepers(4243)) >= 3)
+    until(lambda: len(_sleepers(OWN + 1)) >= 3)
     began = time.monotonic()
     opened.close()
     assert time.monotonic() - began < 5
-    until(lambda: not _sleepers(4243))
+    until(lambda: not _sleepers(OWN + 1))
     assert real.engine.inspect(status.id).state == "running"
 
 
 def test_a_terminal_that_is_closed_at_once_leaves_nothing(real):
     status = real.run(real.shell("sleep 60"))
     for _ in range(5):
-        terminal(real, status.id, "sleep", "4244").close()
-    until(lambda: not _sleepers(4244))
+        terminal(real, status.id, "sleep", str(OWN + 2)).close()
+    until(lambda: not _sleepers(OWN + 2))
 
 
 def test_what_reads_no_more_ends_nobody(real):
@@ -461,8 +465,8 @@ def test_ten_megabytes_there_and_back(real):
 
 def test_a_frozen_container_does_not_hold_a_terminal(real):
     status = real.run(real.shell("sleep 60"))
-    opened = terminal(real, status.id, "sleep", "4245")
-    until(lambda: _sleepers(4245))
+    opened = terminal(real, status.id, "sleep", str(OWN + 3))
+    until(lambda: _sleepers(OWN + 3))
     freeze(real, status)
     until(lambda: real.engine.inspect(status.id).state == "paused")
     with pytest.raises(Conflict):
@@ -471,13 +475,13 @@ def test_a_frozen_container_does_not_hold_a_terminal(real):
     opened.close()
     assert time.monotonic() - began < 5
     real.engine.stop(status.id, signal="SIGKILL", grace=1)
-    until(lambda: not _sleepers(4245))
+    until(lambda: not _sleepers(OWN + 3))
 
 
 def test_the_end_of_a_container_is_the_end_of_its_terminals(real):
     status = real.run(real.shell("sleep 60"))
-    opened = terminal(real, status.id, "sleep", "4246")
-    until(lambda: _sleepers(4246))
+    opened = terminal(real, status.id, "sleep", str(OWN + 4))
+    until(lambda: _sleepers(OWN + 4))
     real.engine.stop(status.id, signal="SIGKILL", grace=1)
     assert printed(opened) == (b"", b"")
     assert opened.exit_code() in (137, 129)
@@ -523,13 +527,13 @@ def test_its_log_is_a_file_in_the_engines_format_and_rotates(real):
 
 
 def test_no_process_of_it_is_left(real):
-    status = real.run(real.shell("setsid sleep 4242 & sleep 4242 & sleep 4242"))
+    status = real.run(real.shell(f"setsid sleep {OWN} & sleep {OWN} & sleep {OWN}"))
     until(lambda: len(_sleepers()) >= 3)
     real.engine.stop(status.id, signal="SIGTERM", grace=2)
     until(lambda: not _sleepers())
 
 
-def _sleepers(seconds: int = 4242) -> list[str]:
+def _sleepers(seconds: int = OWN) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
