@@ -183,6 +183,8 @@ class Passwords:
             bell.stop()
             bell.close()
             self._known(digest, verdict == [True])
+            if not verdict:  # it failed, and was no check: those who waited are turned away, the next one is checked
+                self._soon(lambda: self._forget(digest))
 
         bell.start(self._soon, checked)
         try:
@@ -193,6 +195,9 @@ class Passwords:
             raise
         self._busy = True
         del self._queue[digest]
+
+    def _forget(self, digest: bytes) -> None:
+        self._verdicts.pop(digest, None)
 
     def _known(self, digest: bytes, good: bool) -> None:
         self._busy = False

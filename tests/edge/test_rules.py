@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 
 import gevent
@@ -61,6 +62,24 @@ def test_only_allowed_addresses_come_in(ground):
     assert ground.ask(hop % b"10.1.2.3")[0] == 200
     assert ground.ask(hop % b"10.1.2.3, 11.1.1.1")[0] == 403, "only the last hop that we were told is certain"
     assert ground.ask(hop % b"11.1.1.1, 10.1.2.3, 127.0.0.5")[0] == 200
+
+
+def test_a_password_that_could_not_be_checked_is_no_wrong_one(ground, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: said.append(str(event.exc_value)))  # else: standard error
+    upstream = ground.upstream()
+    ground.route(
+        upstream.port, basic_auth={"ana": PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("secret")}
+    )
+
+    def broken(hash, password):
+        raise OSError("no descriptor is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ndactors.edge.gate._verify", broken)
+        assert ground.ask(signed("ana", "secret"))[0] == 401
+    assert ground.ask(signed("ana", "secret"))[0] == 200
+    assert said == ["no descriptor is left"]
 
 
 def test_basic_auth(ground):
