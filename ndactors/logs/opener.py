@@ -12,7 +12,7 @@ import sys
 from collections import deque
 
 from ..runtime.roles import Arguments
-from . import inotify
+from . import inotify, rotation
 from .inotify import Inotify
 from .opening import (
     ARM,
@@ -38,9 +38,7 @@ MOST_UNTAKEN = 8
 MOST_WAITING = 64
 MOST_WAITING_BYTES = 256 * 1024 * 1024
 """Files that wait here are deleted, as a rule, and keep their room on the disk: beyond that the oldest are given up."""
-MAX_FILES = 1000
-ROUNDS = 8
-OPENING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+AGAIN_MS = 100
 
 
 class Followed:
@@ -53,28 +51,9 @@ class Followed:
         """New files that were told of, and that were opened, since it is watched."""
 
     def unknown(self) -> list[int]:
-        """Files that are newer than the newest, open, the oldest first."""
-        known = {_key(self.newest)} if self.newest >= 0 else set()
-        found: list[int] = []
-        for _ in range(ROUNDS):
-            newer: list[int] = []
-            for number in range(MAX_FILES):
-                try:
-                    file = os.open(f"{self.path}.{number}" if number else self.path, OPENING)
-                except OSError:
-                    if number:
-                        break
-                    continue  # between the two steps of a rotation
-                key = _key(file)
-                if key in known:
-                    os.close(file)
-                    break
-                known.add(key)
-                newer.append(file)
-            found += reversed(newer)
-            if not newer:
-                break
-        return found
+        """Files that are newer than the newest, open, the oldest first. ``OSError``."""
+        known = (rotation.key(self.newest),) if self.newest >= 0 else ()
+        return [found.file for found in rotation.newer(self.path, known)]
 
     def keep(self, file: int) -> None:
         """The newest now."""
@@ -95,6 +74,8 @@ class Opener:
         self._folders: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._armed: dict[int, str] = {}
+        self._failed: set[str] = set()
+        """Paths with a new file that could not be opened; it is tried again."""
         self._waiting: deque[tuple[bytes, int, str, int]] = deque()
         """Kind, number of lost files, path, descriptor (-1: none)."""
         self._untaken = 0
@@ -104,8 +85,8 @@ class Opener:
         for file in (self._sock.fileno(), self._inotify.file):
             poll.register(file, select.POLLIN)
         while True:
-            ready = {number for number, _ in poll.poll()}
-            if self._inotify.file in ready:
+            ready = {number for number, _ in poll.poll(AGAIN_MS if self._failed else None)}
+            if self._inotify.file in ready or self._failed:
                 self._changed()
             if self._sock.fileno() in ready:
                 data = self._sock.recv(PACKET_BYTES)
@@ -157,9 +138,16 @@ class Opener:
                 self._tell(UNWATCHED, path)
                 return
             self._watches[folder], self._folders[number] = number, folder
-        followed = self._paths[path] = Followed(path)
-        files = followed.unknown()
-        inodes = [_key(file)[1] for file in files]
+        if (former := self._paths.pop(path, None)) is not None:
+            former.close()
+        followed = Followed(path)
+        try:
+            files = followed.unknown()
+        except OSError:  # whoever asked will see for itself
+            self._tell(UNWATCHED, path)
+            return
+        self._paths[path] = followed
+        inodes = [rotation.key(file)[1] for file in files]
         # what is newer than what was there before is told of by an event, too
         followed.opened = len(files) - 1 - inodes.index(before) if before in inodes else len(files)
         self._pass_on(followed, files, 0)
@@ -169,6 +157,7 @@ class Opener:
 
     def _forget(self, path: str) -> None:
         followed = self._paths.pop(path, None)
+        self._failed.discard(path)
         if followed is not None:
             followed.close()
         folder = os.path.dirname(path)
@@ -182,7 +171,7 @@ class Opener:
     # -- events ------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
-        created: dict[str, Followed] = {}
+        created = {path: self._paths[path] for path in self._failed}
         removed: dict[str, Followed] = {}
         for watch, mask, name in self._inotify.events():
             if mask & inotify.Q_OVERFLOW:
@@ -210,7 +199,12 @@ class Opener:
             elif mask & inotify.DELETE:
                 removed[own.path] = own
         for followed in created.values():
-            files = followed.unknown()
+            try:
+                files = followed.unknown()
+            except OSError:
+                self._failed.add(followed.path)
+                continue
+            self._failed.discard(followed.path)
             followed.opened += len(files)
             lost = max(0, followed.created - followed.opened)
             followed.opened += lost
@@ -265,11 +259,6 @@ class Opener:
                 self._untaken += 1
             finally:
                 os.close(file)
-
-
-def _key(file: int) -> tuple[int, int]:
-    facts = os.fstat(file)
-    return facts.st_dev, facts.st_ino
 
 
 def main(argv: list[str]) -> int:

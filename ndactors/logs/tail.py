@@ -10,24 +10,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..core.logrecords import Gap, Position
+from . import rotation
 
 READ_BYTES = 192 * 1024
 HEAD_BYTES = 4096
-MAX_FILES = 1000
 COUNT_BYTES = 1 << 20
-ROUNDS = 8
 MOST_DONE = 64
 EMPTIED = "its file was emptied; what was not read by then is not known"
-FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Generation:
     """One file, open. ``offset``: how far it is read."""
 
     def __init__(self, file: int) -> None:
-        facts = os.fstat(file)
         self.file = file
-        self.key = (facts.st_dev, facts.st_ino)
+        self.key = rotation.key(file)
         self.offset = 0
         self.missed: int | None = None
         """So many files between the one before and this one are lost; 0: nobody counted them."""
@@ -158,9 +155,12 @@ class Tail:
             return False
         if self.handed_over:
             return bool(self._files)  # looking would overtake those that are on their way
-        new, known = self._unknown()
-        if new and self._files and not known:
-            new[-1].missed = 0  # others may have come and gone between the newest that is open and this one
+        new: list[Generation] = []
+        for file, follows in rotation.newer(str(self.path), {each.key for each in self._files}):
+            each = Generation(file)
+            if not follows and (new or self._files):
+                each.missed = 0  # others may have come and gone between the one before and this one
+            new.insert(0, each)
         self._files.extend(reversed(self._continued(new)))
         return bool(self._files)
 
@@ -187,47 +187,6 @@ class Tail:
         except FileNotFoundError:
             return None
         return facts.st_dev, facts.st_ino
-
-    def _unknown(self) -> tuple[list[Generation], bool]:
-        """Files that are not open yet, newest first; and whether the walk ended at one that is."""
-        found: list[Generation] = []
-        known: bool | None = None
-        try:
-            for _ in range(ROUNDS):
-                newer: list[Generation] = []
-                try:
-                    reached = self._walk(newer, {each.key for each in (*self._files, *found)})
-                finally:
-                    # what is open stays so: it may be gone by now
-                    found[:0] = newer
-                known = reached if known is None else known
-                newest = found[0].key if found else (self._files[-1].key if self._files else None)
-                if self._facts() in (None, newest):
-                    break  # else it was rotated while we looked
-        except OSError:
-            _close(found)
-            raise
-        return found, bool(known)
-
-    def _walk(self, found: list[Generation], known: set[tuple[int, int]]) -> bool:
-        for number in range(MAX_FILES):
-            try:
-                each = Generation(os.open(self._rotated(number), FLAGS))
-            except FileNotFoundError:
-                if number:
-                    return False
-                continue  # between the two steps of a rotation
-            if each.key in known:
-                each.close()
-                return True
-            if any(each.key == other.key for other in found):
-                each.close()
-                continue
-            found.append(each)
-        return False
-
-    def _rotated(self, number: int) -> Path:
-        return self.path.with_name(f"{self.path.name}.{number}") if number else self.path
 
     def _resumed(self, found: list[Generation], before: Position) -> list[Generation]:
         """Less what was read before us."""
@@ -339,7 +298,7 @@ class Tail:
         if self.handed_over and not self._removed:
             return False  # there may be others on their way to us
         # in the midst of a rotation there may be none under the plain name, but then there is a rotated one
-        return not self.path.exists() and not self._rotated(1).exists()
+        return not self.path.exists() and not os.path.exists(rotation.name(str(self.path), 1))
 
     def close(self) -> None:
         self._closed = True

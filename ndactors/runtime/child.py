@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 class Child:
     """Runs ``command`` (its first word a path). It has ``stdin`` as its input, else nothing, our output, and of our other
-    descriptors (none of which is inheritable) those to ``keep``, under their numbers. ``session``: a session of its own, so that no signal of our
-    terminal reaches it. ``OSError`` if it cannot be started. See posix_spawn(3)."""
+    descriptors (none of which is inheritable) those to ``keep``, under their numbers. ``session``: a session of its own,
+    so that no signal of our terminal reaches it. ``OSError`` if it cannot be started. See posix_spawn(3)."""
 
     def __init__(
         self,

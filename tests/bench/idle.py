@@ -39,8 +39,8 @@ def pss_mb(pid: int) -> float:
 
 
 def cpu(pid: int) -> float:
-    """Seconds, of all its threads: as the scheduler counts them, in nanoseconds."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
+    """Seconds, of all its threads, also those that ended: its CPU clock, see clock_getcpuclockid(3)."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def measure(processes: dict[int, str], seconds: float) -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from reaping import reap
 
 from ndactors.adapters.docker_engine import DockerEngine
 from ndactors.adapters.memory_engine import MemoryEngine
@@ -88,6 +89,7 @@ def ground(request, tmp_path):
         for container in engine.containers():
             engine.remove(container.id)
         engine.shutdown()
+        reap()
         return
     daemon = request.getfixturevalue("daemon_id")
     engine = DockerEngine(tmp_path, daemon, base_url=request.getfixturevalue("engine_address"))

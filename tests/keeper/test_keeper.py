@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from reaping import reap
 
 from ndactors.adapters.process_engine import ProcessEngine
 from ndactors.core import containers as labels
@@ -43,6 +44,7 @@ def engine(tmp_path):
     for container in made.containers():
         made.remove(container.id)
     made.shutdown()
+    reap()
 
 
 def script(text: str, name: str = "nd-t-web-1-1", **fields) -> ContainerSpec:
