@@ -53,7 +53,7 @@ class Followed:
     def unknown(self) -> list[int]:
         """Files that are newer than the newest, open, the oldest first. ``OSError``."""
         known = (rotation.key(self.newest),) if self.newest >= 0 else ()
-        return [found.file for found in rotation.newer(self.path, known)]
+        return [file for file, _ in rotation.newer(self.path, known)]
 
     def keep(self, file: int) -> None:
         """The newest now."""

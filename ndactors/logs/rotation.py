@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection
-from typing import NamedTuple
 
 MAX_FILES = 1000
 ROUNDS = 8
@@ -25,16 +24,10 @@ def name(path: str, number: int) -> str:
     return f"{path}.{number}" if number else path
 
 
-class Found(NamedTuple):
-    file: int
-    """A descriptor."""
-    follows: bool
-    """It was seen to come right after the one before it, or after a known one; else others may have come and gone."""
-
-
-def newer(path: str, known: Collection[Key]) -> list[Found]:
+def newer(path: str, known: Collection[Key]) -> list[tuple[int, bool]]:
     """The files that are newer than every known one, open, the oldest first; if no known one is there any more, all that
-    there are. ``OSError`` but for files that are not there."""
+    there are. With each, whether it was seen to come right after the one before it, or after a known one: else others may
+    have come and gone. ``OSError`` but for files that are not there."""
     walk = _Walk(path, known)
     try:
         for _ in range(ROUNDS):
@@ -44,7 +37,7 @@ def newer(path: str, known: Collection[Key]) -> list[Found]:
         for _, file in walk.found:
             os.close(file)
         raise
-    return [Found(file, own in walk.following) for own, file in reversed(walk.found)]
+    return [(file, own in walk.following) for own, file in reversed(walk.found)]
 
 
 class _Walk:

@@ -28,6 +28,7 @@ def server():
     loop = asyncio.new_event_loop()
     started = threading.Event()
     ports: list[int] = []
+    over = asyncio.Event()
 
     async def echo(socket):
         async for message in socket:
@@ -49,21 +50,20 @@ def server():
         ) as running:
             ports.append(running.sockets[0].getsockname()[1])
             started.set()
-            await asyncio.get_running_loop().create_future()
+            await over.wait()
 
     def run():
         asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(main())
-        except (asyncio.CancelledError, RuntimeError):
-            return
+        loop.run_until_complete(main())
+        loop.close()
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     started.wait(10)
     yield ports[0]
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(5)
+    loop.call_soon_threadsafe(over.set)
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
