@@ -212,6 +212,8 @@ def test_a_terminal_its_sizes_and_its_exit_code(at_real, terminal):
 def test_ctrl_c_and_ctrl_d_belong_to_the_other_side(at_real, terminal):
     here = terminal("exec", "shop", "--", "sh", "-c", "trap 'echo caught' INT; echo on; cat; cat; echo over; exit 4")
     here.read_until("on")
+    here.write("w\r")
+    here.read_until("w\r\nw")  # the first one reads by now
     here.write("\x03")
     here.read_until("caught")
     here.write("x\r")
