@@ -71,6 +71,8 @@ def _patch() -> None:
     from gevent import config, monkey
 
     config.loop = "libev-cext"  # whatever $GEVENT_LOOP says: the others cannot tell how late they are
+    # what looks at the machine every few seconds finds the thread that it had before, and does not start another
+    config.threadpool_idle_task_timeout = 12.0
     monkey.patch_all(ssl=False)
     sys.meta_path.insert(0, LaterTLS(monkey.patch_ssl))
     importlib.import_module("msgspec")

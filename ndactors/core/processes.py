@@ -11,6 +11,8 @@ MANY_ZOMBIES = 50
 FEW_ZOMBIES = 40
 """Below this they are not many any more."""
 MAX_DEPTH = 64
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD of the kernel's include/linux/sched.h."""
 
 
 class ProcessStat(NamedTuple):
@@ -27,6 +29,8 @@ class ProcessStat(NamedTuple):
     reaped_ticks: int
     started: int
     pages: int
+    kernel: bool = False
+    """A thread of the kernel."""
 
 
 Table = Mapping[int, ProcessStat]
@@ -50,6 +54,7 @@ def parse_stat(data: bytes) -> ProcessStat | None:
             int(fields[13]) + int(fields[14]),
             int(fields[19]),
             int(fields[21]),
+            bool(int(fields[6]) & KERNEL_THREAD),
         )
     except ValueError:
         return None

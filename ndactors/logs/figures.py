@@ -15,6 +15,8 @@ from .intake import Intake
 from .segments import Segments
 
 MAX_NOTES = 10
+FEW_LINES = 100
+"""So many, and nothing else, are no news."""
 
 
 class Figures:
@@ -27,6 +29,8 @@ class Figures:
         self._losses: dict[str, Loss] = {}
         """By app, that were not told yet."""
         self.notes: deque[str] = deque(maxlen=MAX_NOTES)
+        self._told: tuple[int, int, tuple[str, ...]] = (0, 0, ())
+        """Lines, lost ones and notes, as they were told last."""
 
     def begin(self, segments: Segments) -> None:
         self._oldest = segments.oldest()
@@ -54,6 +58,14 @@ class Figures:
     def told(self) -> None:
         """The last report is on its way."""
         self._losses.clear()
+        self._told = self._lines, self._dropped.total(), tuple(self.notes)
+
+    @property
+    def has_news(self) -> bool:
+        """What should be told soon."""
+        lines, dropped, notes = self._told
+        told = (dropped, notes) == (self._dropped.total(), tuple(self.notes))
+        return bool(self._losses) or self._lines - lines > FEW_LINES or not told
 
     def report(self, segments: Segments, intakes: Iterable[Intake], subscribers: int) -> LogsReport:
         behind = held = sources = 0

@@ -69,15 +69,21 @@ class OutletProcess:
         self._start_at = 0.0
         self._told: dict[str, float] = {}
         """What is said, and until when."""
+        self._forgotten = False
         self.state = OutletState()
 
     @property
     def wanted(self) -> bool:
         return self._keep is not None and bool(self._keep.archive or self._keep.forward)
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def configure(self, keep: KeepLogs) -> None:
         """Waits for nothing: a process that has to go ends by and by, and ``look`` starts the next."""
         before, self._keep = self._keep, keep
+        self._forgotten = False
         if before is not None and (before.archive, before.forward) == (keep.archive, keep.forward):
             return
         if self._process is not None and self._kill_at is None:
@@ -96,7 +102,8 @@ class OutletProcess:
             self._process.kill()
         if self._process is None and self._keep is not None:
             if not self.wanted:
-                self._forget()
+                if not self._forgotten:
+                    self._forget()
             elif now >= self._start_at:
                 self._start(now)
         if self.wanted:
@@ -120,6 +127,7 @@ class OutletProcess:
 
     def _forget(self) -> None:
         """An outlet that is added some day begins anew."""
+        self._forgotten = True
         folder = self._state_dir / "logs"
         with contextlib.suppress(FileNotFoundError):
             (folder / STATE).unlink()

@@ -49,6 +49,8 @@ from .segments import SEGMENT_BYTES, SMALLEST_SEGMENT, Segments
 from .watch import Watch
 
 REPORT_SECONDS = 1.0
+QUIET_REPORT_SECONDS = 5.0
+"""Between two reports with little to tell."""
 RETRY_SECONDS = 1.0
 """Between two tries to store something on a full disk."""
 EXPIRE_SECONDS = 60.0
@@ -140,14 +142,22 @@ class LogProcess:
             self._peers.turn(self._patience(time.monotonic()))
             now = time.monotonic()
             self._read(now)
-            self._store(now)
-            self._tell(now)
-            self._look_after(now)
+            due = now - self._reported >= self._pause()
+            self._store(now, due)
+            self._tell(now, due)
+            self._look_after(now, due)
         return self._finish()
 
     def _patience(self, now: float) -> float:
         dues = [intake.due for intake in self._intakes.values() if intake.tail is not None and not self._full]
-        return max(0.0, min([self._reported + REPORT_SECONDS, *dues]) - now)
+        return max(0.0, min([self._reported + self._pause(), *dues]) - now)
+
+    def _pause(self) -> float:
+        """From the last report, and the last look at what runs beside us, to the next."""
+        beside = self._outlets.wanted or self._outlets.runs or self._readers.runs or not self._watch.runs
+        asking = any(intake.tail is None for intake in self._intakes.values())
+        busy = self._full or beside or asking or self._figures.has_news
+        return REPORT_SECONDS if busy else QUIET_REPORT_SECONDS
 
     def _told_to_stop(self, *_: object) -> None:
         self._over = True
@@ -199,10 +209,10 @@ class LogProcess:
             self._fault(f"some output of {intake.source.container[:12]} was skipped: {exception_text()}")
             intake.skip(now)
 
-    def _store(self, now: float) -> None:
+    def _store(self, now: float, due: bool) -> None:
         if not self._full or now >= self._retry_at:
             self._put_what_is_ready(now)
-        if self._full or now - self._reported >= REPORT_SECONDS:
+        if self._full or due:
             self._let_go(now)
 
     def _put_what_is_ready(self, now: float) -> None:
@@ -330,7 +340,7 @@ class LogProcess:
 
     # -- telling -----------------------------------------------------------------------------------
 
-    def _tell(self, now: float) -> None:
+    def _tell(self, now: float, due: bool) -> None:
         if self._daemon is None:
             return
         for chunk in self._live.chunks() if self._daemon.out.size < UNSENT_BYTES else ():
@@ -346,14 +356,14 @@ class LogProcess:
             if intake.tail is None and now >= asked.due and room and self._daemon is not None:
                 asked.due, asked.pause = now + asked.pause, min(asked.pause * 2, ASK_AT_LEAST_SECONDS)
                 self._peers.send(self._daemon, WantLines(container=container, since=intake.position().last))
-        if now - self._reported >= REPORT_SECONDS:
+        if due:
             report = self._figures.report(self._segments, self._intakes.values(), len(self._live.subscriptions))
             report = self._outlets.added_to(report, self._full)
             self._peers.send(self._daemon, report)
             self._figures.told()
 
-    def _look_after(self, now: float) -> None:
-        if now - self._reported >= REPORT_SECONDS:
+    def _look_after(self, now: float, due: bool) -> None:
+        if due:
             self._reported = now
             self._readers.look(now)
             self._watch.look_after(now)

@@ -83,6 +83,10 @@ class Readers:
         self._asked: Waiting | None = None
         self._since = 0.0
 
+    @property
+    def runs(self) -> bool:
+        return self._peer is not None
+
     def ask(self, query: QueryLogs, found: Found, now: float) -> None:
         """``found`` is called once, whatever happens."""
         if not self._turns.put(Waiting(query, found, now + query.patience)):

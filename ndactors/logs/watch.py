@@ -35,6 +35,10 @@ class Watch:
         self._start_at = 0.0
         self._settled = False
 
+    @property
+    def runs(self) -> bool:
+        return self._sock is not None
+
     def start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -S: it uses the standard library alone

@@ -140,3 +140,9 @@ def test_many_are_told_at_once_and_not_again_before_they_were_few():
 def test_one_parent_hides_no_other():
     found = [*neglect(5, *range(100, 200)), *neglect(6, 300)]
     assert {row.parent for row in some_of(found, 10, 3)} == {5, 6}
+
+
+def test_threads_of_the_kernel_are_told_by_their_flag():
+    own = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 5 0 0 20 0 1 0 3 0 0 18446744073709551615 0 0 0 0 0"
+    assert parse_stat(own).kernel
+    assert not parse_stat(LINE).kernel

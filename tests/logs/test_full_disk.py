@@ -44,7 +44,7 @@ class World:
             self.intake.due = 0.0
             self.intake.rotated = True
             self.process._read(self.now)
-            self.process._store(self.now)
+            self.process._store(self.now, True)
 
     def report(self):
         p = self.process
