@@ -110,9 +110,11 @@ def _memory() -> Memory:
             int(rows[name]) * 1024 for name in (b"MemTotal:", b"MemAvailable:", b"SwapTotal:", b"SwapFree:")
         )
     except (KeyError, ValueError):
+        total = available = swap = free = 0
+    if not 0 < available <= total:  # old kernels and containers: it knows what to do then
         memory, swapped = psutil.virtual_memory(), psutil.swap_memory()
         return Memory(memory.total, memory.available, swapped.total, swapped.used)
-    return Memory(total, min(available, total), swap, swap - free)
+    return Memory(total, available, swap, max(0, swap - free))
 
 
 def _uptime() -> float:

@@ -19,6 +19,7 @@ from ..errors import Invalid, LogsAway
 from ..messages.edge import Hello, Refused, Stop
 from ..messages.logs import (
     PROTOCOL,
+    QUIET_REPORT_SECONDS,
     AskedLines,
     ChunkTaken,
     FlushLogs,
@@ -43,8 +44,8 @@ FromLogs = Hello | Refused | LogsReport | LogsFound | LogsFlushed | WantLines | 
 QUERY_SECONDS = 15.0
 FLUSH_SECONDS = 2.5
 STOP_SECONDS = 10.0
-SILENT_SECONDS = 3.0
-"""It reports every second; after so long it counts as standing still."""
+SILENT_SECONDS = QUIET_REPORT_SECONDS + 2.0
+"""One that says nothing for longer stands still."""
 OUTLETS = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_REGION"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -186,9 +187,9 @@ class LogPool(OutlivingProcess):
             self._wait_until_gone(pid, 2.0)
 
     def _take(self, message: FromLogs) -> None:
+        self._heard = time.monotonic()
         match message:
             case LogsReport():
-                self._heard = time.monotonic()
                 self._on_report(message)
             case WantLines():
                 self._on_wanted(message)

@@ -12,8 +12,6 @@ from .kernel_files import read_value
 
 FRESH_SECONDS = 0.5
 MAX_PROCESSES = 50_000
-KERNEL_PASSES = 12
-"""Threads of the kernel, most of the processes of a small machine, are looked at every so many passes."""
 _Lock = get_original("threading", "Lock")
 
 
@@ -25,7 +23,9 @@ class ProcessTable:
         # a real lock: those who wait are threads of the pool
         self._lock = _Lock()
         self._table: dict[int, ProcessStat] = {}
-        self._passes = 0
+        self._kernel: dict[int, tuple[int, ProcessStat]] = {}
+        """Threads of the kernel, most of what runs on a small machine, with the inodes of their folders: with the same one
+        it is the same thread, and of those nothing is asked that changes."""
         self._at = float("-inf")
 
     def look(self, fresh: float = FRESH_SECONDS) -> dict[int, ProcessStat]:
@@ -38,21 +38,22 @@ class ProcessTable:
 
     def _pass(self) -> dict[int, ProcessStat]:
         table: dict[int, ProcessStat] = {}
-        known = self._table if self._passes % KERNEL_PASSES else {}
-        self._passes += 1
         try:
-            names = os.listdir(self._proc)
+            with os.scandir(self._proc) as entries:
+                listed = [(entry.name, entry.inode()) for entry in entries if entry.name.isdecimal()]
         except OSError:
             return table
-        for name in names:
-            if not name.isdecimal() or len(table) >= MAX_PROCESSES:
-                continue
-            before = known.get(int(name))
-            if before is not None and before.kernel:
-                table[before.pid] = before
+        before, self._kernel = self._kernel, {}
+        for name, inode in listed[:MAX_PROCESSES]:
+            known = before.get(int(name))
+            if known is not None and known[0] == inode:
+                table[int(name)] = known[1]
+                self._kernel[int(name)] = known
                 continue
             data = read_value(f"{self._proc}/{name}/stat")
             process = parse_stat(data) if data is not None else None
             if process is not None:
                 table[process.pid] = process
+                if process.kernel:
+                    self._kernel[process.pid] = inode, process
         return table

@@ -41,6 +41,27 @@ def started(pid: int):
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def state_of(pid: int) -> bytes:
+    """One letter, as proc(5) has them; empty: it is gone."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].strip()[:1]
+
+
+def children(pid: int) -> list:
+    return [int(child) for child in _read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
+def _read(path: str) -> bytes:
+    try:
+        # once a second for every app: a file object would take three more calls
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, STAT_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return b""
+
+
 def write_atomically(path: str, value) -> None:
     temporary = f"{path}.{os.urandom(4).hex()}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -125,17 +146,12 @@ class App:
         return bool(pid) and self.state.get("boot") == BOOT and started(pid) == self.state.get("ticks")
 
     def is_stopped(self) -> bool:
-        """Every process of its group is stopped by a signal: it is frozen."""
-        try:
-            # once a second for every app: a file object would take three more calls
-            descriptor = os.open(f"/proc/{self.state['pid']}/stat", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                row = os.read(descriptor, STAT_BYTES)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            return False
-        return row.rpartition(b")")[2].split()[:1] == [b"T"]
+        """It is stopped by a signal: it is frozen. While it waits for a child to become a program, as shells do (vfork(2)),
+        it stays in that wait, and the child is what has stopped."""
+        state = state_of(self.state["pid"])
+        if state == b"D":
+            return any(state_of(child) == b"T" for child in children(self.state["pid"]))
+        return state == b"T"
 
     # -- running -----------------------------------------------------------------------------------
 

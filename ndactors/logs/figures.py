@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from .. import __version__
+from ..core.loglevels import CRITICAL, ERROR
 from ..core.logrecords import Columns, Gap, LogSource, format_ns
 from ..messages.logs import LineCounts, LogsReport, Loss
 from .intake import Intake
@@ -29,8 +30,9 @@ class Figures:
         self._losses: dict[str, Loss] = {}
         """By app, that were not told yet."""
         self.notes: deque[str] = deque(maxlen=MAX_NOTES)
-        self._told: tuple[int, int, tuple[str, ...]] = (0, 0, ())
-        """Lines, lost ones and notes, as they were told last."""
+        self._errors = 0
+        self._told: tuple[int, int, int, tuple[str, ...]] = (0, 0, 0, ())
+        """Lines, errors, lost lines and notes, as they were told last."""
 
     def begin(self, segments: Segments) -> None:
         self._oldest = segments.oldest()
@@ -50,6 +52,7 @@ class Figures:
         counts = self._levels.setdefault((source.app, source.process), [0, 0, 0, 0, 0])
         for level in range(5):
             counts[level] += columns.levels.count(level)
+        self._errors += columns.levels.count(ERROR) + columns.levels.count(CRITICAL)
         self._lines += columns.text.count("\n")
 
     def lost(self, source: LogSource, gap: Gap) -> None:
@@ -58,13 +61,13 @@ class Figures:
     def told(self) -> None:
         """The last report is on its way."""
         self._losses.clear()
-        self._told = self._lines, self._dropped.total(), tuple(self.notes)
+        self._told = self._lines, self._errors, self._dropped.total(), tuple(self.notes)
 
     @property
     def has_news(self) -> bool:
         """What should be told soon."""
-        lines, dropped, notes = self._told
-        told = (dropped, notes) == (self._dropped.total(), tuple(self.notes))
+        lines, errors, dropped, notes = self._told
+        told = (errors, dropped, notes) == (self._errors, self._dropped.total(), tuple(self.notes))
         return bool(self._losses) or self._lines - lines > FEW_LINES or not told
 
     def report(self, segments: Segments, intakes: Iterable[Intake], subscribers: int) -> LogsReport:

@@ -316,6 +316,11 @@ class Intake:
         )
 
     @property
+    def store_due(self) -> float:
+        """When what waits becomes a block, however small it is."""
+        return self._since + BLOCK_SECONDS if self._waiting else float("inf")
+
+    @property
     def waits(self) -> bool:
         return bool(self._waiting)
 

@@ -38,7 +38,6 @@ MOST_UNTAKEN = 8
 MOST_WAITING = 64
 MOST_WAITING_BYTES = 256 * 1024 * 1024
 """Files that wait here are deleted, as a rule, and keep their room on the disk: beyond that the oldest are given up."""
-AGAIN_MS = 100
 
 
 class Followed:
@@ -74,8 +73,6 @@ class Opener:
         self._folders: dict[int, str] = {}
         self._watches: dict[str, int] = {}
         self._armed: dict[int, str] = {}
-        self._failed: set[str] = set()
-        """Paths with a new file that could not be opened; it is tried again."""
         self._waiting: deque[tuple[bytes, int, str, int]] = deque()
         """Kind, number of lost files, path, descriptor (-1: none)."""
         self._untaken = 0
@@ -85,8 +82,8 @@ class Opener:
         for file in (self._sock.fileno(), self._inotify.file):
             poll.register(file, select.POLLIN)
         while True:
-            ready = {number for number, _ in poll.poll(AGAIN_MS if self._failed else None)}
-            if self._inotify.file in ready or self._failed:
+            ready = {number for number, _ in poll.poll()}
+            if self._inotify.file in ready:
                 self._changed()
             if self._sock.fileno() in ready:
                 data = self._sock.recv(PACKET_BYTES)
@@ -157,7 +154,6 @@ class Opener:
 
     def _forget(self, path: str) -> None:
         followed = self._paths.pop(path, None)
-        self._failed.discard(path)
         if followed is not None:
             followed.close()
         folder = os.path.dirname(path)
@@ -171,7 +167,7 @@ class Opener:
     # -- events ------------------------------------------------------------------------------------
 
     def _changed(self) -> None:
-        created = {path: self._paths[path] for path in self._failed}
+        created: dict[str, Followed] = {}
         removed: dict[str, Followed] = {}
         for watch, mask, name in self._inotify.events():
             if mask & inotify.Q_OVERFLOW:
@@ -201,10 +197,11 @@ class Opener:
         for followed in created.values():
             try:
                 files = followed.unknown()
-            except OSError:
-                self._failed.add(followed.path)
+            except OSError:  # whoever asked will see for itself
+                self._forget(followed.path)
+                self._tell(UNWATCHED, followed.path)
+                removed.pop(followed.path, None)
                 continue
-            self._failed.discard(followed.path)
             followed.opened += len(files)
             lost = max(0, followed.created - followed.opened)
             followed.opened += lost

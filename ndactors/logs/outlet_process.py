@@ -69,7 +69,6 @@ class OutletProcess:
         self._start_at = 0.0
         self._told: dict[str, float] = {}
         """What is said, and until when."""
-        self._forgotten = False
         self.state = OutletState()
 
     @property
@@ -83,7 +82,6 @@ class OutletProcess:
     def configure(self, keep: KeepLogs) -> None:
         """Waits for nothing: a process that has to go ends by and by, and ``look`` starts the next."""
         before, self._keep = self._keep, keep
-        self._forgotten = False
         if before is not None and (before.archive, before.forward) == (keep.archive, keep.forward):
             return
         if self._process is not None and self._kill_at is None:
@@ -92,7 +90,7 @@ class OutletProcess:
         self._start_at = 0.0
 
     def look(self, now: float) -> None:
-        """Once a second: see that it runs, and what it did. ``now`` is monotonic."""
+        """Once a second, seldom while there is nothing to do: see that it runs, and what it did. ``now`` is monotonic."""
         if self._process is not None and self._process.poll() is not None:
             if self._kill_at is None:
                 self._note(f"the outlets' process ended ({self._process.returncode})")
@@ -102,8 +100,7 @@ class OutletProcess:
             self._process.kill()
         if self._process is None and self._keep is not None:
             if not self.wanted:
-                if not self._forgotten:
-                    self._forget()
+                self._forget()
             elif now >= self._start_at:
                 self._start(now)
         if self.wanted:
@@ -127,7 +124,6 @@ class OutletProcess:
 
     def _forget(self) -> None:
         """An outlet that is added some day begins anew."""
-        self._forgotten = True
         folder = self._state_dir / "logs"
         with contextlib.suppress(FileNotFoundError):
             (folder / STATE).unlink()

@@ -21,6 +21,8 @@ from ..messages.edge import Hello, Refused, Stop
 from ..messages.logs import (
     MAX_LIMIT,
     PROTOCOL,
+    QUIET_REPORT_SECONDS,
+    REPORT_SECONDS,
     AskedLines,
     ChunkTaken,
     FlushLogs,
@@ -48,9 +50,6 @@ from .readers import Found, Readers
 from .segments import SEGMENT_BYTES, SMALLEST_SEGMENT, Segments
 from .watch import Watch
 
-REPORT_SECONDS = 1.0
-QUIET_REPORT_SECONDS = 5.0
-"""Between two reports with little to tell."""
 RETRY_SECONDS = 1.0
 """Between two tries to store something on a full disk."""
 EXPIRE_SECONDS = 60.0
@@ -116,6 +115,7 @@ class LogProcess:
         self._keep: KeepLogs | None = None
         self._full = ""
         """Why the store takes nothing; empty: it does."""
+        self._told_full = ""
         self._retry_at = self._reported = self._expired = 0.0
         self._asked: dict[str, Asked] = {}
         self._over = False
@@ -149,14 +149,19 @@ class LogProcess:
         return self._finish()
 
     def _patience(self, now: float) -> float:
-        dues = [intake.due for intake in self._intakes.values() if intake.tail is not None and not self._full]
+        dues: list[float] = []
+        if not self._full:
+            for intake in self._intakes.values():
+                dues.append(intake.store_due)
+                if intake.tail is not None:
+                    dues.append(intake.due)
         return max(0.0, min([self._reported + self._pause(), *dues]) - now)
 
     def _pause(self) -> float:
         """From the last report, and the last look at what runs beside us, to the next."""
         beside = self._outlets.wanted or self._outlets.runs or self._readers.runs or not self._watch.runs
         asking = any(intake.tail is None for intake in self._intakes.values())
-        busy = self._full or beside or asking or self._figures.has_news
+        busy = self._full or self._told_full or beside or asking or self._figures.has_news
         return REPORT_SECONDS if busy else QUIET_REPORT_SECONDS
 
     def _told_to_stop(self, *_: object) -> None:
@@ -361,6 +366,7 @@ class LogProcess:
             report = self._outlets.added_to(report, self._full)
             self._peers.send(self._daemon, report)
             self._figures.told()
+            self._told_full = self._full
 
     def _look_after(self, now: float, due: bool) -> None:
         if due:

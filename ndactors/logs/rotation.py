@@ -65,11 +65,16 @@ class _Walk:
                 continue  # in the midst of a rotation one name is free
             missing = 0
             own = key(file)
-            if begin is None:
-                first, begin = at, own
-            elif _key_of(first) != begin:
+            try:
+                rotated = begin is not None and _key_of(first) != begin
+            except OSError:
+                os.close(file)
+                raise
+            if rotated:
                 os.close(file)
                 return False
+            if begin is None:
+                first, begin = at, own
             if last is not None and own != last:
                 self.following.add(last)
             last = own

@@ -15,7 +15,7 @@ from ..runtime.child import Child
 from ..runtime.peers import Peers
 from ..runtime.restarts import Backoff
 from . import opening
-from .intake import IDLE_SECONDS, Intake
+from .intake import ABSENT_SECONDS, IDLE_SECONDS, Intake
 
 MOST_FILES = 8
 
@@ -149,6 +149,7 @@ class Watch:
         elif kind == opening.UNWATCHED:
             self._watched.discard(path)
             intake.tail.handed_over, intake.rotated = False, True
+            intake.armed, intake.due = False, min(intake.due, time.monotonic() + ABSENT_SECONDS)
         elif kind == opening.GROWN:
             intake.woken = True
         elif kind == opening.UNARMED:

@@ -182,8 +182,14 @@ class Loss(Value, frozen=True, kw_only=True):
     reason: str
 
 
+REPORT_SECONDS = 1.0
+"""Between two reports of the log process,"""
+QUIET_REPORT_SECONDS = 5.0
+"""and between two with little to tell."""
+
+
 class LogsReport(Message, frozen=True, kw_only=True):
-    """How the log process is, every second. Counters begin with it. ``dropped``: lines lost, by app, as far as they could
+    """How the log process is. Counters begin with it. ``dropped``: lines lost, by app, as far as they could
     be counted; ``behind``: bytes of log files that are not stored yet; ``held``: those of them in files that are deleted
     already."""
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from ndactors.adapters import container_statistics, disk_sizes, host_statistics
@@ -343,6 +345,52 @@ def test_the_host_has_figures():
     assert abs(view.boot_time + view.uptime - time.time()) < 2
     assert view.processes > 1
     assert news == ()
+
+
+PSUTIL = host_statistics.Memory(1000, 400, 50, 20)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted"),
+    [
+        ({"MemTotal": 9, "MemAvailable": 5, "SwapTotal": 4, "SwapFree": 1}, (9216, 5120, 4096, 3072)),
+        ({"MemTotal": 9, "MemAvailable": 9, "SwapTotal": 0, "SwapFree": 0}, (9216, 9216, 0, 0)),
+        ({"MemTotal": 9, "MemAvailable": 5, "SwapTotal": 1, "SwapFree": 2}, (9216, 5120, 1024, 0)),
+        ({"MemTotal": 9, "MemAvailable": 0, "SwapTotal": 4, "SwapFree": 1}, PSUTIL),  # some old kernels
+        ({"MemTotal": 9, "MemAvailable": 50, "SwapTotal": 4, "SwapFree": 1}, PSUTIL),  # some containers
+        ({"MemTotal": 9, "SwapTotal": 4, "SwapFree": 1}, PSUTIL),
+        ({}, PSUTIL),
+        (None, PSUTIL),
+    ],
+)
+def test_memory_of_the_host(monkeypatch, rows, wanted):
+    text = None if rows is None else "".join(f"{name}:   {value} kB\n" for name, value in rows.items()).encode()
+    monkeypatch.setattr(host_statistics, "read_rows", lambda path: text)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=1000, available=400))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(total=50, used=20))
+    assert host_statistics._memory() == wanted
+
+
+def test_memory_is_as_others_count_it():
+    ours, theirs = host_statistics._memory(), psutil.virtual_memory()
+    assert ours.total == theirs.total
+    assert near(ours.available, theirs.available)
+    assert ours.swap_total == psutil.swap_memory().total
+
+
+def near(one: float, other: float) -> bool:
+    return abs(one - other) <= 0.1 * max(one, other)
+
+
+def test_the_start_of_the_host_stays_where_it_is_until_the_clock_is_set(monkeypatch):
+    host, now = HostStatistics(), [1_800_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    monkeypatch.setattr(host_statistics, "_uptime", lambda: 1000.0)
+    began = host.read()[0].boot_time
+    now[0] += 0.7
+    assert host.read()[0].boot_time == began == 1_799_999_000.0
+    now[0] += 100.0
+    assert host.read()[0].boot_time == began + 100.7
 
 
 def test_a_child_that_is_not_reaped_is_a_zombie():

@@ -189,6 +189,26 @@ def test_a_line_without_an_end_and_bytes_that_are_no_text(engine, tmp_path):
     assert memory < 64 * 1024 * 1024
 
 
+VFORK = """
+import ctypes, os, platform, signal
+number = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+if ctypes.CDLL(None).syscall(number, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:  # CLONE_VFORK
+    os.kill(os.getpid(), signal.SIGSTOP)
+    os._exit(0)
+print("over", flush=True)
+"""
+
+
+def test_who_waits_for_a_child_that_has_stopped_is_frozen(engine):
+    """As a shell that is stopped while it starts a program: the kernel does not stop it before the child goes on."""
+    spec = ContainerSpec(name="nd-t-web-1-1", labels=OWN, command=(sys.executable, "-c", VFORK))
+    status = run(engine, spec)
+    until(lambda: engine.inspect(status.id).state == "paused")
+    engine.kill(status.id, "SIGCONT")
+    until(lambda: engine.inspect(status.id).state == "exited")
+    assert printed(engine.inspect(status.id)) == ["over"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk takes root to mount")
 def test_a_full_disk_loses_lines_and_nothing_else(tmp_path):
     disk = tmp_path / "disk"

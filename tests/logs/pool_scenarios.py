@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ndactors import __version__
 from ndactors.adapters import outliving
-from ndactors.adapters.log_pool import LogPool
+from ndactors.adapters.log_pool import SILENT_SECONDS, LogPool
 from ndactors.core.logquery import LogFilter
 from ndactors.errors import LogsAway
-from ndactors.messages.logs import GetLogs, KeepLogs
+from ndactors.messages.logs import QUIET_REPORT_SECONDS, GetLogs, KeepLogs
 
 
 def until(condition, seconds: float = 20.0):
@@ -121,7 +121,7 @@ def frozen(folder: Path) -> None:
     until(lambda: pool._heard)
     os.kill(pid, signal.SIGSTOP)
     try:
-        until(lambda: time.monotonic() - pool._heard > 3.1)
+        until(lambda: time.monotonic() - pool._heard > SILENT_SECONDS)
         began = time.monotonic()
         assert not pool.flush(("c" * 64,))
         assert time.monotonic() - began < 1
@@ -133,6 +133,18 @@ def frozen(folder: Path) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     until(lambda: pool.flush(("c" * 64,)))
+    pool.stop()
+
+
+def at_rest(folder: Path) -> None:
+    """One that has nothing to tell is no one that stands still: also long after its last word it is waited for."""
+    pool = pool_on(folder)
+    reports = []
+    pool.listen(reports.append, lambda wanted: None, lambda words: None)
+    pool.start()
+    until(lambda: reports)
+    until(lambda: time.monotonic() - pool._heard > QUIET_REPORT_SECONDS - 0.5)
+    assert pool.flush(("c" * 64,))
     pool.stop()
 
 

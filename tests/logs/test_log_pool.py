@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("pool_scenarios.py")
 
 
-@pytest.mark.parametrize("scenario", ["killed", "cannot_start_once", "started_twice", "frozen"])
+@pytest.mark.parametrize("scenario", ["killed", "cannot_start_once", "started_twice", "frozen", "at_rest"])
 def test_it_goes_on_when(scenario, tmp_path):
     (tmp_path / "state").mkdir()
     command = [sys.executable, str(SCRIPT), scenario, str(tmp_path / "state")]

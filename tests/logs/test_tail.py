@@ -11,6 +11,7 @@ from json_file import JsonFile
 
 from ndactors.core.jsonlines import parse
 from ndactors.core.logrecords import Gap, Position
+from ndactors.logs import rotation
 from ndactors.logs import tail as tails
 from ndactors.logs.tail import EMPTIED, READ_BYTES, Tail
 
@@ -338,6 +339,20 @@ def test_a_rotation_while_it_looks_is_noticed(file, tail, monkeypatch, when):
     tail.look()
     assert read(tail) == ["b", "c", *["d"] * (1 <= when <= len(calls))]
     assert not gaps(tail)
+
+
+def test_files_that_may_have_come_and_gone_between_two_that_are_found_are_a_gap(file, tail, monkeypatch):
+    file.print("a")
+    tail.look()
+    assert read(tail) == ["a"]
+    for text in ("b", "c"):
+        file.rotate()
+        file.print(text)
+    real = rotation.newer
+    monkeypatch.setattr(rotation, "newer", lambda *words: [(each, i == 0) for i, (each, _) in enumerate(real(*words))])
+    tail.look()
+    assert read(tail) == ["b", "c"]
+    assert [gap.reason for gap in gaps(tail)] == ["files may have been rotated away unread"]
 
 
 # -- what is no rotation ---------------------------------------------------------------------------
