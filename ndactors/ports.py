@@ -112,7 +112,8 @@ class Terminal(Protocol):
         ...
 
     def end_input(self) -> None:
-        """Nothing more will be sent; with a terminal this is Ctrl-D."""
+        """Nothing more will be sent; with a terminal this is Ctrl-D, which only a program that reads lines at that moment
+        understands."""
         ...
 
     def receive(self) -> tuple[bytes, bool]:

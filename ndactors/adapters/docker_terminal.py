@@ -105,7 +105,7 @@ class DockerTerminal:
         if self._engine.is_here:
             mark = f"{TERMINAL}={self._mark}"
             try:
-                leader = self._pid()
+                leader = self._pid(mark)
             except EngineError:
                 leader = leader_of(mark)
             end_session(leader, mark, PATIENCE_SECONDS)
@@ -121,14 +121,16 @@ class DockerTerminal:
         except OSError as error:
             raise EngineUnreachable(f"the Docker Engine does not answer: {error}") from error
 
-    def _pid(self) -> int:
+    def _pid(self, mark: str) -> int:
         """0 if it has ended. One that is only about to start is waited for: the Engine hands the streams over before it
-        starts anything, and starts it also if nobody holds them any more."""
+        starts anything, and starts it also if nobody holds them any more; and until it has become the program that was
+        asked for, it has not its environment, by which alone it can be told from another one with its number."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             facts = self._inspect()
             pid, runs, ended = facts.get("Pid") or 0, bool(facts.get("Running")), facts.get("ExitCode") is not None
-            if (pid and runs) or (ended and not runs) or time.monotonic() > deadline:
+            begun = pid and runs and mark.encode() in _environment(int(pid))
+            if begun or (ended and not runs) or time.monotonic() > deadline:
                 return int(pid) if runs else 0
             time.sleep(0.01)
 

@@ -393,8 +393,8 @@ def test_a_terminal_with_a_tty(real):
 def test_the_end_of_input_ends_a_shell_with_a_tty(real):
     status = real.run(real.shell("sleep 60"))
     opened = terminal(real, status.id, "sh", tty=True)
-    opened.send(b"echo rea''dy\n")
-    printed_until(opened, b"ready\r\n")
+    opened.send(b"PS1='rea''dy> '\n")
+    printed_until(opened, b"ready> ")  # it reads by now, in the way of its own that it has for lines
     opened.end_input()
     printed(opened)
     assert opened.exit_code() == 0
