@@ -66,7 +66,7 @@ class _Walk:
             missing = 0
             own = key(file)
             try:
-                rotated = begin is not None and _key_of(first) != begin
+                rotated = begin is not None and key_of(first) != begin
             except OSError:
                 os.close(file)
                 raise
@@ -88,10 +88,11 @@ class _Walk:
             else:
                 os.close(file)
                 place = same + 1
-        return begin is not None and _key_of(first) == begin and (first == self.path or _key_of(self.path) is None)
+        return begin is not None and key_of(first) == begin and (first == self.path or key_of(self.path) is None)
 
 
-def _key_of(path: str) -> Key | None:
+def key_of(path: str) -> Key | None:
+    """None if there is none under this name."""
     with contextlib.suppress(FileNotFoundError):
         facts = os.stat(path, follow_symlinks=False)
         return facts.st_dev, facts.st_ino

@@ -178,15 +178,8 @@ class Tail:
 
     def moved(self) -> bool:
         """Whether there is another file under ``path`` than the newest that is open."""
-        facts = self._facts()
-        return facts is not None and bool(self._files) and facts != self._files[-1].key
-
-    def _facts(self) -> tuple[int, int] | None:
-        try:
-            facts = os.stat(self.path, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        return facts.st_dev, facts.st_ino
+        newest = rotation.key_of(str(self.path))
+        return newest is not None and bool(self._files) and newest != self._files[-1].key
 
     def _resumed(self, found: list[Generation], before: Position) -> list[Generation]:
         """Less what was read before us."""

@@ -189,9 +189,8 @@ QUIET_REPORT_SECONDS = 5.0
 
 
 class LogsReport(Message, frozen=True, kw_only=True):
-    """How the log process is. Counters begin with it. ``dropped``: lines lost, by app, as far as they could
-    be counted; ``behind``: bytes of log files that are not stored yet; ``held``: those of them in files that are deleted
-    already."""
+    """How the log process is. Counters begin with it. ``dropped``: lines lost, by app, as far as they could be counted;
+    ``behind``: bytes of log files that are not stored yet; ``held``: those of them in files that are deleted already."""
 
     pid: int
     version: str = ""

@@ -293,7 +293,7 @@ def test_what_containers_wrote_stays_and_that_is_told(ground):
 
 
 def test_a_folder_with_links_out_of_it_stays_among_the_others(ground):
-    ground.files = {"pages/404.html": "../shared.html", "shared.html": b"404"}
+    ground.files = {"pages/404.html": "../common.html", "common.html": b"404"}
     app = ground.load("apps: {shop: {image: x, http: {error_pages: pages}}}").settings.apps["shop"]
     assert Path(app.http.error_pages, "404.html").read_bytes() == b"404"
 

@@ -75,15 +75,15 @@ def test_links_that_lead_astray_are_refused(links):
 def test_links_inside_are_followed():
     tree = Manifest(
         [
-            file("shared/conf/app.ini"),
-            link("web/conf", "../shared/conf"),
+            file("common/conf/app.ini"),
+            link("web/conf", "../common/conf"),
             link("latest", "web"),
             link("gone", "not/there"),
             link("here", "."),
         ]
     )
-    assert tree.find("latest/conf/app.ini") == "shared/conf/app.ini"
-    assert tree.find("here/latest/./conf/../conf") == "shared/conf"
+    assert tree.find("latest/conf/app.ini") == "common/conf/app.ini"
+    assert tree.find("here/latest/./conf/../conf") == "common/conf"
     assert tree.find("") == tree.find("web/..") == ""
     assert tree.find("gone") is tree.find("../x") is tree.find("nothing") is None
 

@@ -86,13 +86,19 @@ def test_a_container_that_the_engine_is_asked_about_is_asked_every_second(proces
     assert process._pause() == REPORT_SECONDS
 
 
-def test_it_wakes_to_store_what_waits(process, tmp_path):
+@pytest.fixture
+def intake(process, tmp_path):
+    """A container with one line that is there to be read."""
     path = tmp_path / "c-json.log"
     path.write_bytes(LINE)
     process._follow(source(path))
-    (intake,) = process._intakes.values()
+    (found,) = process._intakes.values()
+    found.rotated = True
+    return found
+
+
+def test_it_wakes_to_store_what_waits(process, intake):
     now = time.monotonic()
-    intake.rotated = True
     process._read(now)
     intake.due = now + 100.0
     assert intake.waits
@@ -103,14 +109,10 @@ def test_it_wakes_to_store_what_waits(process, tmp_path):
     assert not intake.waits
 
 
-def test_a_full_disk_is_tried_by_the_report_alone(process, tmp_path):
-    path = tmp_path / "c-json.log"
-    path.write_bytes(LINE)
-    process._follow(source(path))
-    (intake,) = process._intakes.values()
+def test_a_full_disk_is_tried_by_the_report_alone(process, intake):
     now = time.monotonic()
-    intake.rotated = True
     process._read(now)
+    assert intake.waits
     process._full, process._reported = "full", now
     assert process._patience(now + BLOCK_SECONDS / 10) == pytest.approx(REPORT_SECONDS - BLOCK_SECONDS / 10)
     process._full = ""
